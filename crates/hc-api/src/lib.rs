@@ -1,0 +1,1 @@
+//! The daemon's HTTP API as data: requests, answers, attach frames.

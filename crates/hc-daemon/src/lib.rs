@@ -1,0 +1,1 @@
+//! hyperd: keeps images and pods, serves the API.

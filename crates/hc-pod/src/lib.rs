@@ -1,0 +1,1 @@
+//! One pod: its VM, guest connection, logs and exit codes.

@@ -1,0 +1,1 @@
+//! Merges image layers into one read-only EROFS file in a single pass.

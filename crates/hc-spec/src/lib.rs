@@ -1,0 +1,1 @@
+//! Plain data that describes pods, containers and their processes.

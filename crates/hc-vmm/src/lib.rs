@@ -1,0 +1,1 @@
+//! Virtual machine drivers: one trait, one crate per hypervisor behind it.
