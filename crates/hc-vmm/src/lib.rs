@@ -31,8 +31,12 @@
 
 mod driver;
 mod error;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod spec;
+mod tail;
 
 pub use driver::{Ability, Driver, Exit, Pause, Vm};
 pub use error::{Error, Kind, Result};
 pub use spec::{Access, Confinement, Disk, Nic, Transport, VmSpec};
+pub use tail::Tail;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a VM is made of, as plain data that no hypervisor has left its words in.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
+
+use crate::driver::{Ability, Driver};
+use crate::error::{Error, Result};
 
 /// Everything a driver needs to make one VM.
 #[derive(Debug)]
@@ -29,6 +33,54 @@ pub struct VmSpec {
     pub nic: Option<Nic>,
     /// Whom the hypervisor runs as; `None` leaves it the caller's own user.
     pub confine: Option<Confinement>,
+}
+
+impl VmSpec {
+    /// Refuses what makes no sense for any hypervisor, and what `driver` is not able to do.
+    ///
+    /// Every driver's `create` begins with this.
+    pub fn check(&self, driver: &dyn Driver) -> Result<()> {
+        let needed = [
+            Some(Ability::Transport(self.transport)),
+            self.nic.map(|_| Ability::Network),
+            self.confine.map(|_| Ability::Confine),
+        ];
+        for ability in needed.into_iter().flatten() {
+            if !driver.abilities().contains(&ability) {
+                return Err(Error::Unsupported { driver: driver.name(), ability });
+            }
+        }
+        self.sense().map_err(|reason| Error::Spec { vm: self.name.clone(), reason })
+    }
+
+    fn sense(&self) -> Result<(), String> {
+        if self.name.is_empty() || self.name.contains(|c: char| c.is_control()) {
+            return Err("its name is empty or not printable".to_owned());
+        }
+        if self.vcpus == 0 {
+            return Err("it has no processor".to_owned());
+        }
+        if self.memory_mib == 0 {
+            return Err("it has no memory".to_owned());
+        }
+        if self.kernel_parameters.contains(|c: char| c.is_control()) {
+            return Err("its kernel parameters hold a control character".to_owned());
+        }
+        if self.confine.is_some_and(|Confinement { uid, gid }| uid == 0 || gid == 0) {
+            return Err("root is no confinement".to_owned());
+        }
+        let mut ids = BTreeSet::new();
+        for Disk { id, .. } in &self.disks {
+            let printable = id.bytes().all(|b| b.is_ascii_graphic());
+            if id.is_empty() || id.len() > Disk::MAX_ID_LEN || !printable {
+                return Err(format!("{id:?} cannot be the id of a disk"));
+            }
+            if !ids.insert(id) {
+                return Err(format!("two disks have the id {id}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How a kernel finds its virtio devices.
