@@ -5,7 +5,7 @@
 //! /init              the guest's init
 //! /dev/console       so that the init has a standard error before it mounted /dev
 //! /modules/NN-NAME   modules, only if there are any
-//! /modules.list      their files, one a line, in the order of loading, relative to /
+//! /modules.list      the names of those files, one a line, in the order of loading
 //! ```
 //!
 //! The format is cpio, "newc", not compressed: unpacking costs the guest more than reading. It is
@@ -49,8 +49,8 @@ pub fn build(out: impl Write, path: &Path, init: &Path, modules: &[Module]) -> R
         archive.directory("modules")?;
         let mut list = String::new();
         for (number, module) in modules.iter().enumerate() {
-            let name = format!("modules/{number:02}-{}", file_name(module));
-            archive.file(&name, FILE, &module.file)?;
+            let name = format!("{number:02}-{}", file_name(module));
+            archive.file(&format!("modules/{name}"), FILE, &module.file)?;
             list.push_str(&name);
             list.push('\n');
         }
