@@ -15,9 +15,7 @@
 
 use core::net::IpAddr;
 
-use hc_spec::{
-    ContainerSpec, Exit, HostEntry, Id, NetworkSpec, ProcessSpec, Signal, WindowSize,
-};
+use hc_spec::{ContainerSpec, Exit, HostEntry, Id, NetworkSpec, ProcessSpec, Signal, WindowSize};
 use serde::{Deserialize, Serialize};
 
 /// A process as the host numbers it, once for the life of a pod; 0 is never used.
