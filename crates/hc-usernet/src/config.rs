@@ -3,12 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::error::{Error, Result};
+
 /// The largest packet, link header not counted, that the guest is told to send.
 ///
 /// No wire lies between the guest and us, so the only cost of a large packet is its buffer, while
 /// each packet costs an exit from the VM and a system call. It is the largest multiple of eight
 /// that an IPv4 datagram, a virtio-net receive buffer and our frame limit hold.
 pub const DEFAULT_MTU: u16 = 65_520;
+
+/// The hardware address of everybody but the guest.
+pub(crate) const GATEWAY_MAC: [u8; 6] = [0x02, b'h', b'o', b's', b't', 0];
 
 /// What a [`Network`](crate::Network) is asked to be.
 ///
@@ -28,6 +33,9 @@ pub struct Config {
     pub dns: Dns,
     /// Host ports that lead to ports of the guest.
     pub publish: Vec<Publish>,
+    /// Destinations that are denied on top of the host's own addresses and those that are special
+    /// everywhere, such as the networks that tenants must not see.
+    pub deny: Vec<Prefix>,
     /// Whether the gateway address stands for the host's loopback, so that the guest may use
     /// services that listen there. Off by default: those services trust whoever can reach them.
     pub allow_host: bool,
@@ -43,8 +51,60 @@ impl Default for Config {
             ipv6: Some(Ipv6Plan::default()),
             dns: Dns::System,
             publish: Vec::new(),
+            deny: Vec::new(),
             allow_host: false,
         }
+    }
+}
+
+/// All addresses that start with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    address: IpAddr,
+    len: u8,
+}
+
+impl Prefix {
+    /// The addresses that share the first `len` bits of `address`; all bits if it has fewer.
+    pub const fn new(address: IpAddr, len: u8) -> Self {
+        Self { address, len }
+    }
+
+    /// Whether `address` is one of them; never across families.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                (ours.to_bits() ^ theirs.to_bits()) & self.mask_ipv4() == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                (ours.to_bits() ^ theirs.to_bits()) & self.mask_ipv6() == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// The lowest of them, which names the network and no host.
+    fn first(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & self.mask_ipv4()).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & self.mask_ipv6()).into(),
+        }
+    }
+
+    /// The highest of them, which is an IPv4 network's broadcast address.
+    fn last_ipv4(&self) -> Option<Ipv4Addr> {
+        match self.address {
+            IpAddr::V4(v4) => Some(Ipv4Addr::from_bits(v4.to_bits() | !self.mask_ipv4())),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn mask_ipv4(&self) -> u32 {
+        !u32::MAX.checked_shr(self.len.into()).unwrap_or(0)
+    }
+
+    fn mask_ipv6(&self) -> u128 {
+        !u128::MAX.checked_shr(self.len.into()).unwrap_or(0)
     }
 }
 
@@ -158,36 +218,82 @@ pub struct GuestNetwork {
     pub mac: [u8; 6],
     /// The MTU to set on it.
     pub mtu: u16,
-    /// Its IPv4 side.
-    pub ipv4: GuestIpv4,
-    /// Its IPv6 side, if it has one.
-    pub ipv6: Option<GuestIpv6>,
+    /// Its addresses, each with the length of its on-link prefix; IPv4 first.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Its default routers, one for each address.
+    pub gateways: Vec<IpAddr>,
+    /// Its name servers, any of which will do.
+    pub dns_servers: Vec<IpAddr>,
     /// Domains to search, from the host's `/etc/resolv.conf`.
-    pub search: Vec<String>,
+    pub dns_search: Vec<String>,
 }
 
-/// The guest's IPv4 set-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestIpv4 {
-    /// Its own address.
-    pub address: Ipv4Addr,
-    /// The length of the on-link prefix.
-    pub prefix_len: u8,
-    /// Its default router.
-    pub gateway: Ipv4Addr,
-    /// Its name server.
-    pub dns: Ipv4Addr,
+impl Config {
+    /// Refuses what the rest of the crate relies on not to happen.
+    pub(crate) fn check(&self) -> Result<()> {
+        let fail = |reason| Err(Error::Config { reason });
+        let Ipv4Plan { guest, gateway, dns, prefix_len } = self.ipv4;
+        if !(1280..=DEFAULT_MTU).contains(&self.mtu) {
+            return fail("mtu is not between 1280 and 65520");
+        }
+        if self.guest_mac[0] & 1 == 1 || self.guest_mac == GATEWAY_MAC {
+            return fail("the guest's hardware address is multicast or the gateway's");
+        }
+        if !(8..=29).contains(&prefix_len) {
+            return fail("ipv4 prefix length is not between 8 and 29");
+        }
+        if !one_link([guest.into(), gateway.into(), dns.into()], prefix_len) {
+            return fail("guest, gateway and dns are not three ipv4 addresses of one prefix");
+        }
+        if let Some(Ipv6Plan { guest, gateway, dns, prefix_len }) = self.ipv6 {
+            if !(16..=120).contains(&prefix_len) {
+                return fail("ipv6 prefix length is not between 16 and 120");
+            }
+            if !one_link([guest.into(), gateway.into(), dns.into()], prefix_len) {
+                return fail("guest, gateway and dns are not three ipv6 addresses of one prefix");
+            }
+        }
+        if self.publish.iter().any(|publish| publish.guest_port == 0) {
+            return fail("the guest port of a published port is 0");
+        }
+        if matches!(&self.dns, Dns::Servers(servers) if servers.is_empty()) {
+            return fail("no dns server is named");
+        }
+        Ok(())
+    }
+
+    /// What the guest has to be told, with the host's search domains.
+    pub(crate) fn guest(&self, dns_search: Vec<String>) -> GuestNetwork {
+        let mut guest = GuestNetwork {
+            mac: self.guest_mac,
+            mtu: self.mtu,
+            addresses: vec![(self.ipv4.guest.into(), self.ipv4.prefix_len)],
+            gateways: vec![self.ipv4.gateway.into()],
+            dns_servers: vec![self.ipv4.dns.into()],
+            dns_search,
+        };
+        // One name server is enough and keeps resolvers from doubling their time-outs.
+        if let Some(ipv6) = self.ipv6 {
+            guest.addresses.push((ipv6.guest.into(), ipv6.prefix_len));
+            guest.gateways.push(ipv6.gateway.into());
+        }
+        guest
+    }
 }
 
-/// The guest's IPv6 set-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestIpv6 {
-    /// Its own address.
-    pub address: Ipv6Addr,
-    /// The length of the on-link prefix.
-    pub prefix_len: u8,
-    /// Its default router.
-    pub gateway: Ipv6Addr,
-    /// A name server.
-    pub dns: Ipv6Addr,
+/// Whether the three differ, share `prefix_len` bits and are ordinary unicast addresses there.
+fn one_link(addresses: [IpAddr; 3], prefix_len: u8) -> bool {
+    let [guest, gateway, dns] = addresses;
+    let link = Prefix::new(guest, prefix_len);
+    guest != gateway
+        && guest != dns
+        && gateway != dns
+        && addresses.iter().all(|&address| {
+            let first = link.first();
+            link.contains(address)
+                && address != first
+                && !address.is_multicast()
+                && !address.is_loopback()
+                && !matches!(address, IpAddr::V4(v4) if link.last_ipv4() == Some(v4))
+        })
 }

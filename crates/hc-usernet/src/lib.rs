@@ -18,7 +18,7 @@
 //!
 //! - The guest is hostile. Whatever bytes it sends, the process goes on; what it can make us hold
 //!   is bounded by the constants in `limits.rs`.
-//! - The guest opens no host socket to an address that [`Policy`] denies. By default that rules out
+//! - The guest opens no host socket to an address that `policy.rs` denies. By default that rules out
 //!   the host itself, by whatever address it is named.
 //! - No buffer grows with the speed difference of two peers: whoever is slow slows the other down.
 //! - All host sockets live in the [`Network`], so dropping it closes every flow and published port.
@@ -29,13 +29,26 @@
 //! [`Network::run`] is the loop; `docs/network.md` tells what a guest can and cannot do.
 
 mod config;
+mod datagram;
+mod dns;
 mod error;
+mod frame;
+mod limits;
 mod link;
 mod network;
+mod policy;
+mod port;
+mod ready;
+mod reply;
+mod route;
+mod stack;
+mod stats;
+mod switch;
+mod tcp;
 
 pub use config::{
-    Bound, Config, DEFAULT_MTU, Dns, GuestIpv4, GuestIpv6, GuestNetwork, Ipv4Plan, Ipv6Plan,
-    Protocol, Publish,
+    Bound, Config, DEFAULT_MTU, Dns, GuestNetwork, Ipv4Plan, Ipv6Plan, Prefix, Protocol, Publish,
 };
 pub use error::{Error, Kind, Result};
 pub use network::Network;
+pub use stats::{Counts, Stats};
