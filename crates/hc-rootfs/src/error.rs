@@ -220,6 +220,51 @@ impl Error {
     }
 }
 
+/// An [`Error`] before it is known where it happened.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The caller's reader failed.
+    Source(io::Error),
+    /// The archive is broken.
+    Tar(TarFault),
+    /// The entry cannot be.
+    Entry(EntryFault),
+    /// A limit is reached.
+    Limit { limit: u64, unit: &'static str },
+    /// The output file failed.
+    Write(io::Error),
+}
+
+impl Stop {
+    /// Says where it happened.
+    pub(crate) fn at(self, layer: usize, offset: u64, path: &[u8]) -> Error {
+        match self {
+            Stop::Source(source) => Error::Read { layer, source },
+            Stop::Tar(source) => Error::Tar { layer, offset, source },
+            Stop::Entry(source) => Error::Entry { layer, path: shown(path), source },
+            Stop::Limit { limit, unit } => Error::Limit { limit, unit },
+            Stop::Write(source) => Error::Write { source },
+        }
+    }
+
+    /// Whether the bytes of the layer are to blame, rather than the host or a limit.
+    pub(crate) fn blames_layer(&self) -> bool {
+        matches!(self, Stop::Tar(_) | Stop::Entry(_))
+    }
+}
+
+impl From<TarFault> for Stop {
+    fn from(fault: TarFault) -> Stop {
+        Stop::Tar(fault)
+    }
+}
+
+impl From<EntryFault> for Stop {
+    fn from(fault: EntryFault) -> Stop {
+        Stop::Entry(fault)
+    }
+}
+
 /// Whether the disk, the quota or the file's largest size is reached.
 fn is_full(error: &io::Error) -> bool {
     matches!(

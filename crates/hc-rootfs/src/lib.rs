@@ -44,8 +44,16 @@
 //! the rules are explained in `docs/rootfs.md`.
 
 mod builder;
+mod content;
+mod directories;
+mod erofs;
 mod error;
+mod inodes;
 mod limits;
+mod output;
+mod path;
+mod tar;
+mod tree;
 
 pub use builder::{Builder, Options, Summary};
 pub use error::{EntryFault, Error, Kind, TarFault};

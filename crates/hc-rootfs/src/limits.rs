@@ -11,6 +11,9 @@ pub struct Limits {
     /// Names in the merged tree, directories that are only implied included. Each costs a few
     /// hundred bytes of memory; the largest images in use have some 500,000.
     pub max_entries: u64,
+    /// Bytes of the names in the tree and of the targets of symbolic links, which are held in
+    /// memory. 500,000 files have some 15 MB of names.
+    pub max_name_bytes: u64,
     /// Bytes of one path in a layer; Linux takes at most 4,096.
     pub max_path_len: usize,
     /// Directories above an entry. Symbolic links in the path of an entry can lead deeper than its
@@ -35,6 +38,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_entries: 1 << 21,
+            max_name_bytes: 256 << 20,
             max_path_len: 4096,
             max_depth: 1024,
             max_file_bytes: 1 << 40,
