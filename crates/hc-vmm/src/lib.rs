@@ -29,6 +29,8 @@
 //! Read [`Vm`], then `fake.rs`, the shortest complete driver. `contract.rs` states as tests what
 //! every driver owes its callers; each driver crate runs it against its own hypervisor.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod driver;
 mod error;
 #[cfg(any(test, feature = "fake"))]

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! QEMU's command line as a pure function of a machine.
+//!
+//! Why each option is what it is, with figures, is in `docs/decisions/0002-qemu-microvm.md`.
+
+use std::os::fd::RawFd;
+
+use hc_vmm::{Access, Transport};
+use serde_json::{Value, json};
+
+/// The name under which the guest finds its channel in `/sys/class/virtio-ports/*/name`.
+const CHANNEL_NAME: &str = "org.hyper.channel.0";
+
+/// What the kernel needs to be told about this machine, whatever the pod wants of it.
+///
+/// A reset is how a guest ends the VM, so a panic has to lead to one, at once (`panic=-1`), and it
+/// has to be the kind that works on a machine without ACPI and keyboard controller (`reboot=t`).
+const KERNEL_PARAMETERS: &str = "console=ttyS0 reboot=t panic=-1";
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor, by KVM.
+    Kvm,
+    /// QEMU's own translator: works everywhere, ten times slower or worse.
+    Tcg,
+}
+
+/// A machine, with all that QEMU is to open as the numbers of descriptors it inherits.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) transport: Transport,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u32,
+    pub(crate) kernel: RawFd,
+    pub(crate) initramfs: RawFd,
+    pub(crate) kernel_parameters: &'a str,
+    pub(crate) wires: Wires,
+    pub(crate) disks: Vec<Drive<'a>>,
+}
+
+/// QEMU's ends of the streams.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    /// QEMU's own protocol.
+    pub(crate) control: RawFd,
+    pub(crate) channel: RawFd,
+    pub(crate) console: RawFd,
+    pub(crate) card: Option<Card>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Card {
+    pub(crate) stream: RawFd,
+    pub(crate) mac: [u8; 6],
+}
+
+#[derive(Debug)]
+pub(crate) struct Drive<'a> {
+    pub(crate) file: RawFd,
+    pub(crate) id: &'a str,
+    pub(crate) access: Access,
+}
+
+impl Machine<'_> {
+    /// The arguments, without the program.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut line = Line::default();
+        self.basics(&mut line);
+        self.streams(&mut line);
+        for (number, drive) in self.disks.iter().enumerate() {
+            self.drive(&mut line, number, drive);
+        }
+        line.arguments
+    }
+
+    fn basics(&self, line: &mut Line) {
+        line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+        line.option("-display", "none");
+        line.option(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+        line.option("-name", format!("guest={}", escape(self.name)));
+        line.option("-machine", self.board());
+        match self.accelerator {
+            Accelerator::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
+            Accelerator::Tcg => line.option("-accel", "tcg").option("-cpu", "max"),
+        };
+        line.option("-smp", self.vcpus.to_string());
+        line.option("-m", format!("{}M", self.memory_mib));
+        line.option("-kernel", format!("/proc/self/fd/{}", self.kernel));
+        line.option("-initrd", format!("/proc/self/fd/{}", self.initramfs));
+        line.option("-append", format!("{KERNEL_PARAMETERS} {}", self.kernel_parameters));
+    }
+
+    fn board(&self) -> &'static str {
+        match self.transport {
+            // Without ACPI, QEMU names the devices on the kernel's command line.
+            Transport::Mmio => "microvm,acpi=off,x-option-roms=off,dump-guest-core=off",
+            Transport::Pci => "q35,usb=off,dump-guest-core=off",
+        }
+    }
+
+    fn streams(&self, line: &mut Line) {
+        let Wires { control, channel, console, card } = &self.wires;
+        line.option("-chardev", format!("socket,id=control,fd={control}"));
+        line.option("-mon", "chardev=control,mode=control");
+        line.option("-chardev", format!("socket,id=console,fd={console}"));
+        line.option("-serial", "chardev:console");
+        line.device(self.virtio("serial"), json!({ "max_ports": 2 }));
+        line.option("-chardev", format!("socket,id=channel,fd={channel}"));
+        line.device("virtserialport", json!({ "chardev": "channel", "name": CHANNEL_NAME }));
+        line.device(self.virtio("rng"), json!({}));
+        line.device(self.virtio("balloon"), json!({ "free-page-reporting": true }));
+        if let Some(Card { stream, mac: [a, b, c, d, e, f] }) = card {
+            line.option("-netdev", format!("stream,id=card,addr.type=fd,addr.str={stream}"));
+            let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+            line.device(self.virtio("net"), json!({ "netdev": "card", "mac": mac }));
+        }
+    }
+
+    fn drive(&self, line: &mut Line, number: usize, drive: &Drive<'_>) {
+        let &Drive { file, id, access } = drive;
+        line.option("-add-fd", format!("fd={file},set={number}"));
+        let node = format!("disk{number}");
+        line.json(
+            "-blockdev",
+            json!({
+                "driver": "file",
+                "node-name": node,
+                "filename": format!("/dev/fdset/{number}"),
+                "read-only": access == Access::ReadOnly,
+                // The caller owns the file; a lock would tell QEMU nothing and cost calls.
+                "locking": "off",
+                // What the guest trims is given back to the host.
+                "discard": "unmap",
+                "cache": { "no-flush": access == Access::Scratch },
+            }),
+        );
+        line.device(
+            self.virtio("blk"),
+            json!({
+                "drive": node,
+                "serial": id,
+                // A full host disk is an error for the guest to deal with, not a stopped VM.
+                "rerror": "report",
+                "werror": "report",
+            }),
+        );
+    }
+
+    /// The name of a virtio device on this machine's bus.
+    fn virtio(&self, kind: &str) -> String {
+        match self.transport {
+            Transport::Mmio => format!("virtio-{kind}-device"),
+            Transport::Pci => format!("virtio-{kind}-pci"),
+        }
+    }
+}
+
+/// A growing command line.
+#[derive(Default)]
+struct Line {
+    arguments: Vec<String>,
+}
+
+impl Line {
+    fn flag(&mut self, name: &str) -> &mut Line {
+        self.arguments.push(name.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) -> &mut Line {
+        self.arguments.extend([name.to_owned(), value.into()]);
+        self
+    }
+
+    fn device(&mut self, driver: impl Into<String>, mut properties: Value) -> &mut Line {
+        properties["driver"] = Value::String(driver.into());
+        self.json("-device", properties)
+    }
+
+    /// JSON, where QEMU takes it, needs no escaping rules of QEMU's own.
+    fn json(&mut self, name: &str, value: Value) -> &mut Line {
+        self.option(name, value.to_string())
+    }
+}
+
+/// A value inside a comma-separated option.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! QEMU's control protocol (QMP) as bytes in and messages out; the socket is the caller's.
+
+use serde::Deserialize;
+
+/// Far more than any message we ask for; a greeting has about 200 bytes.
+const MAX_LINE_LEN: usize = 64 << 10;
+
+/// One message from QEMU.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// The last command succeeded.
+    Done,
+    /// The last command failed, for this reason.
+    Failed(String),
+    /// The machine stops for good.
+    Shutdown(Shutdown),
+    /// The greeting, or an event that nobody here waits for.
+    Other,
+}
+
+/// Why the machine stops.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct Shutdown {
+    /// Whether the guest wanted it.
+    pub(crate) guest: bool,
+    /// QEMU's word for it, such as `guest-reset`.
+    pub(crate) reason: String,
+}
+
+/// QEMU broke its own protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Garbled;
+
+/// The command that ends the negotiation, or one without arguments, as a line.
+pub(crate) fn command(name: &str) -> Vec<u8> {
+    format!("{{\"execute\":\"{name}\"}}\r\n").into_bytes()
+}
+
+/// Turns a byte stream into messages.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    buffer: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes the next bytes, however they were split.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, or `None` until more bytes come.
+    pub(crate) fn next_message(&mut self) -> Result<Option<Message>, Garbled> {
+        loop {
+            let Some(end) = self.buffer.iter().position(|&b| b == b'\n') else {
+                return if self.buffer.len() > MAX_LINE_LEN { Err(Garbled) } else { Ok(None) };
+            };
+            let line: Vec<u8> = self.buffer.drain(..=end).collect();
+            if line.len() > MAX_LINE_LEN {
+                return Err(Garbled);
+            }
+            if !line.trim_ascii().is_empty() {
+                return parse(&line).map(Some);
+            }
+        }
+    }
+}
+
+/// The shapes a line can have; what else stands in it is for newer readers.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "QMP")]
+    greeting: Option<serde_json::Value>,
+    #[serde(rename = "return")]
+    done: Option<serde_json::Value>,
+    error: Option<Failure>,
+    event: Option<String>,
+    data: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    desc: String,
+}
+
+fn parse(line: &[u8]) -> Result<Message, Garbled> {
+    let line: Line = serde_json::from_slice(line).map_err(|_| Garbled)?;
+    match line {
+        Line { error: Some(Failure { desc }), .. } => Ok(Message::Failed(desc)),
+        Line { done: Some(_), .. } => Ok(Message::Done),
+        Line { event: Some(event), data: Some(data), .. } if event == "SHUTDOWN" => {
+            serde_json::from_value(data).map(Message::Shutdown).map_err(|_| Garbled)
+        }
+        Line { event: Some(_), .. } | Line { greeting: Some(_), .. } => Ok(Message::Other),
+        Line { .. } => Err(Garbled),
+    }
+}

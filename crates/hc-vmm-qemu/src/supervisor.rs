@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The task that owns a QEMU process: it reads all that QEMU and the guest say, passes requests on,
+//! and publishes the exit.
+//!
+//! ```text
+//!            requests                    +-- stderr ---> tail
+//!  QemuVm ------------> [ supervisor ] <-+-- console --> tail, and the caller's stream
+//!         <------------                  +-- control --> replies, reason of the end
+//!             exit                       +-- wait -----> status
+//! ```
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use hc_vmm::{Exit, Tail};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::control::{self, Decoder, Message, Shutdown};
+
+/// What every panic of a Linux kernel says, before it resets the machine.
+const PANIC_MARK: &str = "Kernel panic - not syncing";
+
+/// Room for what one read takes.
+const READ_LEN: usize = 4096;
+
+/// What the VM's handle asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// End the process.
+    Kill,
+    /// Send this command; the answer is QEMU's, or its reason for a refusal.
+    Command(&'static str, Reply),
+}
+
+/// Where the answer to a command goes.
+pub(crate) type Reply = oneshot::Sender<Result<(), String>>;
+
+/// The streams that the task reads, and the one it writes.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) control: UnixStream,
+    pub(crate) console: UnixStream,
+    /// Where console bytes go; a reader who is too slow or gone loses them.
+    pub(crate) console_copy: std::os::unix::net::UnixStream,
+    pub(crate) stderr: UnixStream,
+}
+
+pub(crate) struct Supervisor {
+    child: Child,
+    streams: Ends,
+    requests: mpsc::Receiver<Request>,
+    decoder: Decoder,
+    /// Who waits for the answer to the command under way.
+    waiting: Option<Reply>,
+    evidence: Evidence,
+}
+
+/// All that is known about how the VM ended, or is about to.
+#[derive(Debug, Default)]
+struct Evidence {
+    killed: bool,
+    shutdown: Option<Shutdown>,
+    console: Tail,
+    stderr: Tail,
+}
+
+impl Supervisor {
+    pub(crate) fn new(child: Child, streams: Ends, requests: mpsc::Receiver<Request>) -> Self {
+        let decoder = Decoder::default();
+        let evidence = Evidence::default();
+        Supervisor { child, streams, requests, decoder, waiting: None, evidence }
+    }
+
+    /// Runs until the process has ended, then publishes how.
+    pub(crate) async fn run(mut self, exit: watch::Sender<Option<Exit>>) {
+        let status = self.attend().await;
+        let Supervisor { streams, mut decoder, mut evidence, .. } = self;
+        drain(streams.stderr, |bytes| evidence.stderr.feed(bytes));
+        drain(streams.console, |bytes| evidence.hear(bytes, &streams.console_copy));
+        drain(streams.control, |bytes| {
+            decoder.feed(bytes);
+            while let Ok(Some(message)) = decoder.next_message() {
+                if let Message::Shutdown(shutdown) = message {
+                    evidence.shutdown = Some(shutdown);
+                }
+            }
+        });
+        exit.send_replace(Some(evidence.verdict(status)));
+    }
+
+    async fn attend(&mut self) -> io::Result<ExitStatus> {
+        let Ends { control, console, console_copy, stderr } = &self.streams;
+        let mut reading = Reading { control: true, console: true, stderr: true };
+        let mut wanted = true;
+        loop {
+            tokio::select! {
+                status = self.child.wait() => return status,
+                request = self.requests.recv(), if wanted => match request {
+                    Some(Request::Command(name, reply)) => {
+                        self.waiting = send(control, name, reply);
+                    }
+                    Some(Request::Kill) => kill(&mut self.child, &mut self.evidence),
+                    None => {
+                        wanted = false;
+                        kill(&mut self.child, &mut self.evidence);
+                    }
+                },
+                _ = control.readable(), if reading.control => {
+                    let decoder = &mut self.decoder;
+                    reading.control = read(control, |bytes| decoder.feed(bytes));
+                    reading.control &= self.evidence.listen(decoder, &mut self.waiting);
+                }
+                _ = console.readable(), if reading.console => {
+                    let evidence = &mut self.evidence;
+                    reading.console = read(console, |bytes| evidence.hear(bytes, console_copy));
+                }
+                _ = stderr.readable(), if reading.stderr => {
+                    let evidence = &mut self.evidence;
+                    reading.stderr = read(stderr, |bytes| evidence.stderr.feed(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// Which streams have not ended yet.
+struct Reading {
+    control: bool,
+    console: bool,
+    stderr: bool,
+}
+
+fn kill(child: &mut Child, evidence: &mut Evidence) {
+    evidence.killed = true;
+    // Fails only for a process that has ended, which is what is wanted.
+    let _ = child.start_kill();
+}
+
+/// Sends a command; gives back whom its answer is for, or tells them that it cannot be sent.
+fn send(control: &UnixStream, name: &str, reply: Reply) -> Option<Reply> {
+    let line = control::command(name);
+    // Past tokio, which would first wait for the socket's news that it is writable.
+    match rustix::io::write(control, &line) {
+        Ok(written) if written == line.len() => return Some(reply),
+        // Only a QEMU that reads nothing any more lets its socket fill up.
+        Ok(_) => drop(reply),
+        // Whoever asked may have given up by now.
+        Err(error) => drop(reply.send(Err(error.to_string()))),
+    }
+    None
+}
+
+/// Reads once; says whether the stream goes on.
+fn read(stream: &UnixStream, take: impl FnOnce(&[u8])) -> bool {
+    let mut bytes = [0; READ_LEN];
+    match stream.try_read(&mut bytes) {
+        Ok(0) => false,
+        Ok(len) => {
+            take(&bytes[..len]);
+            true
+        }
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Reads what a process that has ended left behind.
+fn drain(stream: UnixStream, mut take: impl FnMut(&[u8])) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let mut bytes = [0; READ_LEN];
+    // The stream is still non-blocking, so this ends in any case.
+    while let Ok(len @ 1..) = stream.read(&mut bytes) {
+        take(&bytes[..len]);
+    }
+}
+
+impl Evidence {
+    /// Takes note of what is on the console, and passes it on.
+    fn hear(&mut self, bytes: &[u8], mut copy: &std::os::unix::net::UnixStream) {
+        self.console.feed(bytes);
+        // A guest is never held up by whoever reads its console: what does not fit is lost.
+        let _ = copy.write(bytes);
+    }
+
+    /// Acts on the messages that have come; says whether they made sense.
+    fn listen(&mut self, decoder: &mut Decoder, waiting: &mut Option<Reply>) -> bool {
+        loop {
+            let answer = match decoder.next_message() {
+                Ok(None) => return true,
+                Ok(Some(Message::Other)) => continue,
+                Ok(Some(Message::Shutdown(shutdown))) => {
+                    self.shutdown = Some(shutdown);
+                    continue;
+                }
+                Ok(Some(Message::Done)) => Ok(()),
+                Ok(Some(Message::Failed(reason))) => Err(reason),
+                Err(control::Garbled) => {
+                    tracing::warn!("hypervisor broke its control protocol");
+                    return false;
+                }
+            };
+            if let Some(reply) = waiting.take() {
+                // Whoever asked may have given up by now.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    fn verdict(&self, status: io::Result<ExitStatus>) -> Exit {
+        let console = self.console.text();
+        let ended_well = status.as_ref().is_ok_and(ExitStatus::success);
+        let by_guest = self.shutdown.as_ref().is_none_or(|shutdown| shutdown.guest);
+        let what = match status {
+            Ok(_) if ended_well && by_guest && console.contains(PANIC_MARK) => {
+                "guest kernel panicked".to_owned()
+            }
+            Ok(_) if ended_well && by_guest => return Exit::Stopped,
+            _ if self.killed => return Exit::Killed,
+            Ok(_) if ended_well => "hypervisor was told to end".to_owned(),
+            Ok(status) => match status.signal() {
+                Some(signal) => format!("hypervisor was killed by signal {signal}"),
+                None => format!("hypervisor failed ({status})"),
+            },
+            Err(error) => format!("hypervisor cannot be waited for: {error}"),
+        };
+        let words = [console, self.stderr.text()];
+        let spoken: Vec<String> = words.into_iter().filter(|text| !text.is_empty()).collect();
+        Exit::Crashed { status: what, last_words: spoken.join("\n") }
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every driver owes its callers, as tests that take any driver.
+//!
+//! A driver crate writes one function that says how to make the driver and where a kernel is, and
+//! [`contract!`](crate::contract!) turns every promise below into a test of its own. They talk to a
+//! real guest, `contract/guest.c`, which does what lines on its channel ask for.
+//!
+//! # Limits
+//!
+//! That no instruction runs before `start` is checked only by the guest's silence.
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a test fails")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod disks;
+mod guest;
+mod life;
+mod owner;
+mod streams;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+pub use disks::{
+    disks_are_found_by_their_id, full_host_disk_is_an_error_for_the_guest,
+    read_only_disk_cannot_be_written, scratch_disk_reaches_its_file,
+};
+pub use guest::initramfs;
+pub use life::{
+    crashed_hypervisor_is_told, created_and_dropped_vm_leaves_nothing, exit_is_kept,
+    guest_that_stops_has_stopped, held_guest_stands_still, kernel_panic_is_told_with_last_words,
+    killed_before_start_is_killed, missing_ability_is_refused, pause_handle_matches_abilities,
+    running_vm_dies_when_dropped, senseless_spec_is_refused, started_twice_is_refused,
+    wait_can_be_cancelled,
+};
+pub use owner::vm_dies_with_its_owner;
+pub use streams::{
+    channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_gets_its_share,
+    network_carries_frames_both_ways, streams_are_given_once, streams_end_with_the_vm,
+};
+
+use crate::{Access, Disk, Driver, Transport, Vm, VmSpec};
+
+/// The longest that anything here takes: a boot under emulation on a machine that is busy.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A driver, and what it needs to boot the contract's guest.
+pub struct Bench {
+    /// The driver.
+    pub driver: Box<dyn Driver>,
+    /// A kernel that it boots.
+    pub kernel: PathBuf,
+    /// What [`initramfs`] made.
+    pub initramfs: PathBuf,
+    /// How the kernel finds its devices.
+    pub transport: Transport,
+}
+
+/// Turns every promise into a test of the crate that calls it.
+///
+/// `$bench` is a function that makes a [`Bench`](crate::contract::Bench), or says why it cannot and
+/// returns `None`. The crate needs tokio.
+#[macro_export]
+macro_rules! contract {
+    ($bench:path) => {
+        $crate::contract! { $bench =>
+            channel_carries_bytes_both_ways
+            console_reader_may_be_slow
+            crashed_hypervisor_is_told
+            created_and_dropped_vm_leaves_nothing
+            disks_are_found_by_their_id
+            exit_is_kept
+            full_host_disk_is_an_error_for_the_guest
+            guest_gets_its_share
+            guest_that_stops_has_stopped
+            held_guest_stands_still
+            kernel_panic_is_told_with_last_words
+            killed_before_start_is_killed
+            missing_ability_is_refused
+            network_carries_frames_both_ways
+            pause_handle_matches_abilities
+            read_only_disk_cannot_be_written
+            running_vm_dies_when_dropped
+            scratch_disk_reaches_its_file
+            senseless_spec_is_refused
+            started_twice_is_refused
+            streams_are_given_once
+            streams_end_with_the_vm
+            wait_can_be_cancelled
+        }
+
+        #[::tokio::test]
+        async fn vm_dies_with_its_owner() {
+            if let Some(bench) = $bench() {
+                let module = ::core::module_path!();
+                $crate::contract::vm_dies_with_its_owner(&bench, module).await;
+            }
+        }
+    };
+    ($bench:path => $($promise:ident)*) => {$(
+        #[::tokio::test]
+        async fn $promise() {
+            if let Some(bench) = $bench() {
+                $crate::contract::$promise(&bench).await;
+            }
+        }
+    )*};
+}
+
+/// Says that a test has not run, and why.
+fn skip(reason: &str) {
+    #[expect(clippy::print_stderr, reason = "who runs the tests has to learn of it")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+}
+
+/// A folder for one VM.
+fn run_dir() -> TempDir {
+    tempfile::Builder::new().prefix("hyper-contract-").tempdir().unwrap()
+}
+
+impl Bench {
+    /// A VM as small as it gets; a test names only what it is about.
+    fn spec(&self, dir: &TempDir) -> VmSpec {
+        VmSpec {
+            name: "contract".to_owned(),
+            run_dir: dir.path().to_owned(),
+            kernel: self.kernel.clone(),
+            initramfs: self.initramfs.clone(),
+            kernel_parameters: "quiet".to_owned(),
+            transport: self.transport,
+            vcpus: 1,
+            memory_mib: 96,
+            disks: Vec::new(),
+            nic: None,
+            confine: None,
+        }
+    }
+
+    /// Boots a VM and waits until its guest is ready for requests.
+    async fn boot(&self, change: impl FnOnce(&mut VmSpec)) -> Running {
+        let dir = run_dir();
+        let mut spec = self.spec(&dir);
+        change(&mut spec);
+        let mut vm = self.driver.create(spec).await.unwrap();
+        let channel = UnixStream::from_std(vm.channel().unwrap()).unwrap();
+        vm.start().await.unwrap();
+        let mut running = Running { vm, channel, dir };
+        let greeting = running.line().await;
+        assert_eq!(greeting, "ready", "the console says: {}", running.console().await);
+        running
+    }
+}
+
+/// A VM with a guest that answers.
+struct Running {
+    vm: Box<dyn Vm>,
+    channel: UnixStream,
+    dir: TempDir,
+}
+
+impl Running {
+    async fn send(&mut self, bytes: &[u8]) {
+        in_time("write to the channel", self.channel.write_all(bytes)).await.unwrap();
+    }
+
+    /// The guest's next line, or what there is of it when the channel ends.
+    async fn line(&mut self) -> String {
+        let read = async {
+            let mut line = Vec::new();
+            while let Ok(byte) = self.channel.read_u8().await
+                && byte != b'\n'
+            {
+                line.push(byte);
+            }
+            String::from_utf8_lossy(&line).into_owned()
+        };
+        in_time("read a line from the channel", read).await
+    }
+
+    /// Sends a request and gives back the guest's answer.
+    async fn ask(&mut self, request: &str) -> String {
+        self.send(format!("{request}\n").as_bytes()).await;
+        self.line().await
+    }
+
+    /// What is on the console so far.
+    async fn console(&mut self) -> String {
+        let Some(console) = self.vm.console() else { return "(already taken)".to_owned() };
+        let console = UnixStream::from_std(console).unwrap();
+        let mut bytes = [0; 4096];
+        let len = match in_time("read the console", console.readable()).await {
+            Ok(()) => console.try_read(&mut bytes).unwrap_or_default(),
+            Err(_) => 0,
+        };
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    }
+}
+
+/// Waits for `future`, but not for ever.
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("no end: {what}"))
+}
+
+/// A disk of this size that begins with `text`.
+fn disk(id: &str, access: Access, len: u64, text: &str) -> Disk {
+    let file = tempfile::tempfile().unwrap();
+    fill(&file, len, text);
+    Disk { id: id.to_owned(), file, access }
+}
+
+fn fill(mut file: &File, len: u64, text: &str) {
+    use std::io::Write as _;
+    file.set_len(len).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Promises about what goes in and out of a VM.
+
+use std::io::{self, Read as _};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::{Bench, in_time, run_dir};
+use crate::{Ability, Nic};
+
+/// More than every buffer on the way together.
+const ECHO_LEN: usize = 8 << 20;
+
+/// A type of Ethernet frame that is free for experiments; the guest sends back no other.
+const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
+
+/// Any bytes, in any amount, arrive unchanged in order.
+pub async fn channel_carries_bytes_both_ways(bench: &Bench) {
+    let mut running = bench.boot(|_| ()).await;
+    let sent: Vec<u8> = (0..=250).cycle().take(ECHO_LEN).collect();
+    running.send(format!("echo {ECHO_LEN}\n").as_bytes()).await;
+    let (mut from_guest, mut to_guest) = running.channel.split();
+    let mut received = vec![0; ECHO_LEN];
+    let write = to_guest.write_all(&sent);
+    let read = from_guest.read_exact(&mut received);
+    let (written, read) = in_time("echo", async { tokio::join!(write, read) }).await;
+    written.unwrap();
+    read.unwrap();
+    assert!(sent == received, "bytes changed on the way");
+    assert_eq!(running.ask("cpus").await, "1");
+}
+
+/// The guest has the processors and the memory that were asked for.
+pub async fn guest_gets_its_share(bench: &Bench) {
+    let mut running = bench
+        .boot(|spec| {
+            spec.vcpus = 2;
+            spec.memory_mib = 160;
+        })
+        .await;
+    assert_eq!(running.ask("cpus").await, "2");
+    let memory: u32 = running.ask("memory").await.parse().unwrap();
+    // The kernel keeps some for itself.
+    assert!((100..=160).contains(&memory), "{memory} MiB");
+}
+
+/// Every stream has one owner, and a VM without a card has no network.
+pub async fn streams_are_given_once(bench: &Bench) {
+    let dir = run_dir();
+    let mut vm = bench.driver.create(bench.spec(&dir)).await.unwrap();
+    assert!(vm.channel().is_some());
+    assert!(vm.channel().is_none());
+    assert!(vm.console().is_some());
+    assert!(vm.console().is_none());
+    assert!(vm.network().is_none());
+}
+
+/// Who reads learns of the end without asking for it.
+pub async fn streams_end_with_the_vm(bench: &Bench) {
+    let nic = bench.driver.abilities().contains(&Ability::Network);
+    let mut running = bench.boot(|spec| spec.nic = nic.then_some(card())).await;
+    let mut streams = vec![UnixStream::from_std(running.vm.console().unwrap()).unwrap()];
+    streams.extend(running.vm.network().map(|stream| UnixStream::from_std(stream).unwrap()));
+    running.vm.kill().await.unwrap();
+    streams.push(running.channel);
+    for mut stream in streams {
+        let mut rest = Vec::new();
+        match in_time("read to the end", stream.read_to_end(&mut rest)).await {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+/// Frames of every usual size come through whole, one by one.
+pub async fn network_carries_frames_both_ways(bench: &Bench) {
+    if !bench.driver.abilities().contains(&Ability::Network) {
+        return;
+    }
+    let mut running = bench.boot(|spec| spec.nic = Some(card())).await;
+    let mut network = UnixStream::from_std(running.vm.network().unwrap()).unwrap();
+    assert!(running.vm.network().is_none());
+    let payloads = [46, 47, 1000, 1500];
+    assert_eq!(running.ask(&format!("bounce {}", payloads.len())).await, "ok");
+    for len in payloads {
+        let peer = [2, 0, 0, 0, 0, 2];
+        let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
+        let sent = [&card().mac[..], &peer, &EXPERIMENTAL, &payload].concat();
+        send_frame(&mut network, &sent).await;
+        let expected = [&peer[..], &card().mac, &EXPERIMENTAL, &payload].concat();
+        let received = loop {
+            let frame = in_time("receive a frame", receive_frame(&mut network)).await;
+            if frame.get(12..14) == Some(&EXPERIMENTAL) {
+                break frame;
+            }
+        };
+        assert_eq!(received, expected, "frame of {len} bytes");
+    }
+}
+
+/// The console reaches its reader, and the guest goes on if he reads nothing.
+pub async fn console_reader_may_be_slow(bench: &Bench) {
+    let mut running = bench.boot(|_| ()).await;
+    let mut console = running.vm.console().unwrap();
+    assert_eq!(running.ask("say hello-console").await, "ok");
+    let said = in_time("read the console", async {
+        let mut said = String::new();
+        while !said.contains("hello-console") {
+            let mut bytes = [0; 1024];
+            match console.read(&mut bytes) {
+                Ok(len) => said += &String::from_utf8_lossy(&bytes[..len]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            tokio::task::yield_now().await;
+        }
+        said
+    });
+    assert!(said.await.contains("hello-console"));
+    assert_eq!(running.ask("flood 1").await, "ok");
+    assert_eq!(running.ask("cpus").await, "1");
+}
+
+fn card() -> Nic {
+    Nic { mac: [2, 0, 0, 0, 0, 1] }
+}
+
+async fn send_frame(network: &mut UnixStream, frame: &[u8]) {
+    let len = u32::try_from(frame.len()).unwrap();
+    network.write_all(&len.to_be_bytes()).await.unwrap();
+    network.write_all(frame).await.unwrap();
+}
+
+async fn receive_frame(network: &mut UnixStream) -> Vec<u8> {
+    let len = network.read_u32().await.unwrap();
+    let mut frame = vec![0; usize::try_from(len).unwrap()];
+    network.read_exact(&mut frame).await.unwrap();
+    frame
+}
