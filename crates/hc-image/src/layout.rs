@@ -35,7 +35,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::digest::HashingReader;
 use crate::disk::DiskGuard;
+use crate::limits::COPY_BUFFER;
 use crate::{Digest, Error, Limits, Result};
 
 /// The version of the OCI layout that we write and read.
@@ -209,6 +211,19 @@ impl Layout {
             return Err(Error::WrongDigest { what: what.to_owned(), expected: *digest, actual });
         }
         Ok(Some(bytes))
+    }
+
+    /// Whether a blob is there and still has its digest, which takes reading it whole.
+    pub(crate) fn is_sound(&self, digest: &Digest, size: u64) -> Result<bool> {
+        if !self.has_blob(digest, size) {
+            return Ok(false);
+        }
+        let path = self.blob(digest);
+        let file = File::open(&path).map_err(|e| Error::store("open", &path, e))?;
+        let mut reader = HashingReader::new(file);
+        let mut buffer = vec![0; COPY_BUFFER];
+        while reader.read(&mut buffer).map_err(|e| Error::store("read", &path, e))? > 0 {}
+        Ok(reader.finish().0 == *digest)
     }
 
     /// Whether a blob of this size is there.

@@ -275,6 +275,7 @@ pub(crate) struct Inserter<'a> {
     lease: &'a Lease,
     guard: DiskGuard,
     progress: &'a dyn Progress,
+    stage: Stage,
 }
 
 impl<'a> Inserter<'a> {
@@ -284,7 +285,12 @@ impl<'a> Inserter<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self> {
         let guard = store.layout.disk_guard(&store.limits)?;
-        Ok(Self { layout: &store.layout, lease, guard, progress })
+        Ok(Self { layout: &store.layout, lease, guard, progress, stage: Stage::Read })
+    }
+
+    /// Reports its progress as that of another stage.
+    pub(crate) fn with_stage(self, stage: Stage) -> Self {
+        Self { stage, ..self }
     }
 
     /// Checks that `bytes` fit on the disk.
@@ -328,7 +334,7 @@ impl<'a> Inserter<'a> {
         if self.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        self.progress.report(Event { stage: Stage::Read, item, done, total });
+        self.progress.report(Event { stage: self.stage, item, done, total });
         Ok(())
     }
 }
