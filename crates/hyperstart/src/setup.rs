@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pod's identity, which the host gives once: name, time, entropy, network, `/etc` and the
+//! storage for writable layers.
+
+use core::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use hc_proto::message::{PodSetup, Scratch};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use crate::boot::RUN;
+use crate::container::checked_serial;
+use crate::error::{Attempt as _, Error, Result};
+use crate::{devices, kmsg, network, sys};
+
+const NANOS: u64 = 1_000_000_000;
+/// The unit of sizes in `/sys/class/block`, whatever the disk's own blocks are.
+const SECTOR: u64 = 512;
+
+/// Carries out `setup`.
+pub(crate) fn apply(setup: &PodSetup) -> Result<()> {
+    set_clock(setup.unix_nanos)?;
+    add_entropy(&setup.entropy)?;
+    rustix::system::sethostname(setup.hostname.as_bytes()).attempt(|| "set host name".into())?;
+    let files = [
+        ("hostname", format!("{}\n", setup.hostname)),
+        ("hosts", hosts(setup)),
+        ("resolv.conf", resolv_conf(setup)),
+    ];
+    for (name, text) in files {
+        fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
+    }
+    mount_scratch(&setup.scratch)?;
+    match &setup.network {
+        Some(network) => network::set_up(network),
+        None => Ok(()),
+    }
+}
+
+/// Writes everything back and unmounts the scratch disk, so that its file system is clean.
+pub(crate) fn unmount_scratch() {
+    let scratch = format!("{RUN}/scratch");
+    if unmount(scratch.as_str(), UnmountFlags::empty()).is_err() {
+        // Something still holds it; then at least nothing is lost.
+        kmsg::warn("scratch is busy at shutdown");
+        rustix::fs::sync();
+    }
+}
+
+fn set_clock(unix_nanos: u64) -> Result<()> {
+    let seconds = i64::try_from(unix_nanos / NANOS)
+        .map_err(|_| Error::invalid("the time of day is out of range"))?;
+    let nanos = (unix_nanos % NANOS).try_into().unwrap_or(0); // Below a billion, so it fits.
+    clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: nanos })
+        .attempt(|| "set the clock".into())
+}
+
+fn add_entropy(bytes: &[u8]) -> Result<()> {
+    let device = fs::File::options().write(true).open("/dev/urandom");
+    device
+        .and_then(|device| sys::add_entropy(device, bytes))
+        .attempt(|| "add entropy".into())
+}
+
+/// The text of `/etc/hosts`.
+fn hosts(setup: &PodSetup) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n",
+    );
+    for entry in &setup.hosts {
+        let _ = writeln!(text, "{}\t{}", entry.address, entry.name); // A String takes everything.
+    }
+    let addresses = setup.network.iter().flat_map(|network| &network.addresses);
+    let own: Vec<String> = addresses.map(|(address, _)| address.to_string()).collect();
+    let own = if own.is_empty() { vec!["127.0.0.1".to_owned()] } else { own };
+    for address in own {
+        let _ = writeln!(text, "{address}\t{}", setup.hostname);
+    }
+    text
+}
+
+/// The text of `/etc/resolv.conf`.
+fn resolv_conf(setup: &PodSetup) -> String {
+    let mut text = String::new();
+    for server in &setup.dns_servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    for (keyword, words) in [("search", &setup.dns_search), ("options", &setup.dns_options)] {
+        if !words.is_empty() {
+            let _ = writeln!(text, "{keyword} {}", words.join(" "));
+        }
+    }
+    text
+}
+
+fn mount_scratch(scratch: &Scratch) -> Result<()> {
+    let place = format!("{RUN}/scratch");
+    match scratch {
+        Scratch::Memory => {
+            mount("scratch", &place, "tmpfs", MountFlags::NOATIME, c"mode=0755,size=90%")
+                .attempt(|| "mount scratch memory".into())
+        }
+        Scratch::Disk(serial) => {
+            let device = devices::disk(checked_serial(serial)?)?;
+            // Tables are made when they are needed: writing them ahead would fill a sparse disk.
+            mount(&device, &place, "ext4", MountFlags::NOATIME, c"discard,noinit_itable")
+                .attempt(|| format!("mount scratch disk {serial}"))?;
+            grow(&device, &place).attempt(|| format!("grow scratch disk {serial}"))
+        }
+    }
+}
+
+/// Grows the file system at `place` to the size of its disk.
+fn grow(device: &Path, place: &str) -> std::io::Result<()> {
+    let name = device.file_name().unwrap_or_default();
+    let size = fs::read_to_string(Path::new("/sys/class/block").join(name).join("size"))?;
+    let sectors: u64 = size.trim().parse().map_err(std::io::Error::other)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, place, flags, Mode::empty())?;
+    let block = rustix::fs::fstatvfs(&directory)?.f_bsize.max(SECTOR);
+    // The kernel has nothing to do, and says so, if the file system is that large.
+    sys::grow_ext4(&directory, sectors / (block / SECTOR))
+}
+
+#[cfg(test)]
+mod tests {
+    use hc_spec::{HostEntry, NetworkSpec};
+
+    use super::*;
+
+    fn setup() -> PodSetup {
+        PodSetup {
+            hostname: "pod".into(),
+            unix_nanos: 0,
+            entropy: Vec::new(),
+            network: Some(NetworkSpec {
+                mac: [2, 0, 0, 0, 0, 1],
+                addresses: vec![("10.0.2.15".parse().unwrap(), 24)],
+                gateways: Vec::new(),
+                mtu: 1500,
+            }),
+            dns_servers: vec!["10.0.2.3".parse().unwrap(), "fd00::3".parse().unwrap()],
+            dns_search: vec!["a.example".into(), "b.example".into()],
+            dns_options: Vec::new(),
+            hosts: vec![HostEntry { address: "1.2.3.4".parse().unwrap(), name: "db".into() }],
+            scratch: Scratch::Memory,
+        }
+    }
+
+    #[test]
+    fn hosts_name_loopback_the_given_and_the_pod() {
+        let text = hosts(&setup());
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+        assert!(text.ends_with("1.2.3.4\tdb\n10.0.2.15\tpod\n"), "{text}");
+        let alone = PodSetup { network: None, ..setup() };
+        assert!(hosts(&alone).ends_with("1.2.3.4\tdb\n127.0.0.1\tpod\n"));
+    }
+
+    #[test]
+    fn resolv_conf_has_only_what_was_given() {
+        assert_eq!(
+            resolv_conf(&setup()),
+            "nameserver 10.0.2.3\nnameserver fd00::3\nsearch a.example b.example\n"
+        );
+    }
+}
