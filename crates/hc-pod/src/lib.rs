@@ -1,1 +1,39 @@
-//! One pod: its VM, guest connection, logs and exit codes.
+// SPDX-License-Identifier: Apache-2.0
+//! One pod: its VM, its guest connection, its logs and its exit code, in one process.
+//!
+//! `hyper-pod` is this library behind a `main`. It is told everything by a [`PodConfig`], serves
+//! clients on a unix socket, and ends with its pod. It knows nothing of the daemon, so a daemon may
+//! die and another find the pod again; and it knows nothing of images beyond one file that holds a
+//! root file system.
+//!
+//! # Invariants
+//!
+//! - One process a pod. When it dies, however that comes, its VM dies with it.
+//! - [`PodDir`]'s lock is held exactly as long as the VM can exist.
+//! - The exit code is in the status record before any client hears of it.
+//!
+//! # Where to start
+//!
+//! `life.rs` is the story; `pod.rs` what clients can ask in between; `server.rs` how they ask.
+
+mod archive;
+pub mod config;
+pub mod dir;
+mod failure;
+mod life;
+pub mod log;
+mod machine;
+mod output;
+mod pod;
+mod run;
+pub mod scratch;
+mod server;
+mod session;
+pub mod status;
+
+pub use config::PodConfig;
+pub use dir::PodDir;
+pub use failure::chain;
+pub use run::run;
+pub use session::merge_env;
+pub use status::{OUR_FAILURE, Phase, PodStatus};

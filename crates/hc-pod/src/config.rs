@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a pod is: the record that the daemon writes and the pod process reads, once.
+//!
+//! Everything in it is resolved; a pod process takes no decision that this record could have taken.
+//! It holds no secrets.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use hc_api::Port;
+use hc_spec::{ContainerSpec, HostEntry, Id, Name};
+use serde::{Deserialize, Serialize};
+
+/// The version that this build writes and the only one it reads.
+///
+/// A pod is started by the daemon that wrote its record moments before, so old records need no
+/// reading: a stopped pod's record is written anew when it is started.
+pub const CONFIG_VERSION: u32 = 1;
+
+/// A pod with its one container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodConfig {
+    /// [`CONFIG_VERSION`].
+    pub version: u32,
+    /// The pod's id.
+    pub id: Id,
+    /// The pod's name, for logs and error messages.
+    pub name: Name,
+    /// The virtual machine.
+    pub vm: VmConfig,
+    /// The network, or `None` for loopback alone.
+    pub network: Option<NetworkConfig>,
+    /// The host name that the guest gets.
+    pub hostname: String,
+    /// Lines for `/etc/hosts`.
+    pub hosts: Vec<HostEntry>,
+    /// Name servers that the user gave; none leaves them to the network.
+    pub dns_servers: Vec<IpAddr>,
+    /// DNS search domains.
+    pub dns_search: Vec<String>,
+    /// Options for `resolv.conf`.
+    pub dns_options: Vec<String>,
+    /// The read-only file system image of the container's root.
+    pub rootfs: PathBuf,
+    /// The container.
+    pub container: ContainerSpec,
+    /// Whether clients may write to the main process's standard input.
+    pub open_stdin: bool,
+    /// How long a stop waits before it kills, in seconds.
+    pub stop_timeout_seconds: u32,
+}
+
+/// The virtual machine of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The driver.
+    pub driver: DriverConfig,
+    /// The kernel file.
+    pub kernel: PathBuf,
+    /// The initramfs with the guest's init.
+    pub initramfs: PathBuf,
+    /// Parameters for the kernel besides those that drivers add.
+    pub kernel_parameters: String,
+    /// How the kernel finds its devices.
+    pub transport: TransportConfig,
+    /// Whole CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The file that a fresh scratch disk is made from.
+    pub scratch_template: PathBuf,
+    /// The user and group that the hypervisor runs as, where we are root.
+    pub confine: Option<(u32, u32)>,
+}
+
+/// Which driver, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverConfig {
+    /// QEMU with the host's virtualisation.
+    QemuKvm,
+    /// QEMU with its own translator.
+    QemuTcg,
+}
+
+impl DriverConfig {
+    /// The name in tables and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriverConfig::QemuKvm => "qemu (kvm)",
+            DriverConfig::QemuTcg => "qemu (tcg)",
+        }
+    }
+}
+
+/// How a guest kernel finds its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportConfig {
+    /// Named on its command line.
+    Mmio,
+    /// On a PCI bus.
+    Pci,
+}
+
+/// How a pod is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Host ports that lead into the pod.
+    pub publish: Vec<Port>,
+    /// Whether the gateway's address leads to the host's loopback.
+    pub allow_host: bool,
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of a pod: from the first instruction of its VM to its last record.
+//!
+//! ```text
+//! boot VM --> guest answers --> set up, make container --> [order to start] --> spawn --> runs
+//!    |             |                    |                         |               |        |
+//!    +-------------+--------------------+-------------------------+---------------+--------+
+//!                                                                                          v
+//!                                   exit record <-- VM gone <-- shut down <-- container has ended
+//! ```
+//!
+//! # Invariants
+//!
+//! - Whatever happens, the life ends with the VM gone and an exit in the record.
+//! - The exit status is the program's own, or 125, 126 or 127 with the reason beside it; it is never
+//!   made up.
+//! - The guest's own story (`guest_story`) knows nothing of the VM, so that orders and the VM's
+//!   death are served at every point of it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hc_api::ErrorKind;
+use hc_api::stream::ExitFrame;
+use hc_guest::{Guest, Launch, Stdio};
+use hc_proto::message::{Call, Event, PodSetup, Program, Scratch};
+use hc_spec::{Exit, NetworkSpec, Signal};
+use hc_vmm::Vm;
+use jiff::Timestamp;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::failure::{Failure, Result, chain};
+use crate::log::Source;
+use crate::machine::{Machine, SCRATCH_DISK};
+use crate::output::News;
+use crate::pod::{Order, Pod, Running};
+use crate::{OUR_FAILURE, Phase};
+
+/// How long a guest may take from power-on to its first word. A boot takes a second under emulation
+/// on an idle machine; a machine that starts dozens of pods at once is not idle.
+const BOOT_PATIENCE: Duration = Duration::from_mins(1);
+/// How long a guest may take to write its disks back and say goodbye.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the driver may take to tell why a VM ended whose line has ended.
+const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
+/// Random bytes that a guest is given: twice what its pool holds.
+const ENTROPY_BYTES: usize = 64;
+/// The longest piece of a guest's last words in an error.
+const MAX_LAST_WORDS: usize = 400;
+
+/// How a pod's life ended.
+#[derive(Debug, PartialEq, Eq)]
+struct End {
+    exit: Option<Exit>,
+    exit_status: u8,
+    oom_killed: bool,
+    error: String,
+    hint: String,
+}
+
+impl End {
+    fn exited(exit: Exit, oom_killed: bool) -> End {
+        End {
+            exit: Some(exit),
+            exit_status: exit.status(),
+            oom_killed,
+            error: String::new(),
+            hint: String::new(),
+        }
+    }
+
+    fn failed(failure: &Failure) -> End {
+        End {
+            exit: None,
+            exit_status: failure.exit_status(),
+            oom_killed: false,
+            error: failure.0.message.clone(),
+            hint: failure.0.hint.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What becomes of a container whose VM is ended on a client's order.
+    fn killed() -> End {
+        End::exited(Exit::Signal(Signal::KILL.number()), false)
+    }
+
+    fn vm_ended(exit: hc_vmm::Exit) -> End {
+        let error = match exit {
+            hc_vmm::Exit::Stopped => "the guest powered off by itself".to_owned(),
+            hc_vmm::Exit::Killed => return End::killed(),
+            hc_vmm::Exit::Crashed { status, last_words } => {
+                let words = last_words.trim().replace('\n', " | ");
+                let from = words.char_indices().rev().nth(MAX_LAST_WORDS).map_or(0, |(at, _)| at);
+                match &words[from..] {
+                    "" => status,
+                    words => format!("{status}; last words: {words}"),
+                }
+            }
+        };
+        End {
+            exit: None,
+            exit_status: OUR_FAILURE,
+            oom_killed: false,
+            error: format!("VM ended: {error}"),
+            hint: String::new(),
+        }
+    }
+}
+
+/// Takes the pod through its whole life.
+pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>) {
+    pod.record();
+    let end = match Machine::boot(&pod.config, &pod.dir).await {
+        Ok((machine, channel)) => live_in(&pod, machine, channel, &mut orders).await,
+        Err(failure) => End::failed(&failure),
+    };
+    tracing::info!(status = end.exit_status, error = end.error, "pod ended");
+    let last = if pod.status.borrow().started.is_some() {
+        News::Exit(ExitFrame { status: end.exit_status, error: end.error.clone() })
+    } else {
+        let mut failure = Failure::new(ErrorKind::Internal, end.error.clone());
+        failure.0.hint = Some(end.hint.clone()).filter(|hint| !hint.is_empty());
+        failure.0.exit_status = Some(end.exit_status);
+        News::Failed(failure.0)
+    };
+    pod.running.send_replace(None);
+    pod.change(|status| {
+        status.phase = Phase::Exited;
+        status.finished = Some(Timestamp::now());
+        status.exit = end.exit;
+        status.exit_status = Some(end.exit_status);
+        status.oom_killed = end.oom_killed;
+        status.error = end.error;
+        status.hint = end.hint;
+    });
+    pod.output.finish(last);
+}
+
+async fn live_in(
+    pod: &Arc<Pod>,
+    mut machine: Machine,
+    channel: UnixStream,
+    orders: &mut mpsc::Receiver<Order>,
+) -> End {
+    pod.change(|status| status.ports.clone_from(&machine.ports));
+    let network = machine.guest_network.clone();
+    let end = {
+        let mut story = pin!(guest_story(Arc::clone(pod), channel, network));
+        loop {
+            tokio::select! {
+                end = &mut story => break end,
+                order = orders.recv() => match order {
+                    Some(order) => {
+                        if carry_out(pod, machine.vm.as_mut(), order).await {
+                            break Ok(End::killed());
+                        }
+                    }
+                    None => break Ok(End::killed()),
+                },
+                exit = machine.vm.wait() => break Ok(vm_ended(exit)),
+            }
+        }
+    };
+    let end = match end {
+        Ok(end) => end,
+        Err(failure) => post_mortem(machine.vm.as_mut(), failure).await,
+    };
+    machine.stop_network();
+    if let Err(error) = machine.vm.kill().await {
+        tracing::error!(error = %chain(&error), "VM could not be ended");
+    }
+    end
+}
+
+/// A guest whose line ended has often died of something that the driver knows better.
+async fn post_mortem(vm: &mut dyn Vm, failure: Failure) -> End {
+    if failure.0.exit_status.is_none()
+        && let Ok(exit) = timeout(POST_MORTEM_PATIENCE, vm.wait()).await
+    {
+        return vm_ended(exit);
+    }
+    End::failed(&failure)
+}
+
+fn vm_ended(exit: hc_vmm::Result<hc_vmm::Exit>) -> End {
+    match exit {
+        Ok(exit) => End::vm_ended(exit),
+        Err(error) => End::failed(&error.into()),
+    }
+}
+
+/// Carries out an order; whether it was the last.
+async fn carry_out(pod: &Pod, vm: &mut dyn Vm, order: Order) -> bool {
+    let (result, done, phase) = match order {
+        Order::Kill => return true,
+        Order::Pause(done) => (hold(vm, true).await, done, Phase::Paused),
+        Order::Unpause(done) => (hold(vm, false).await, done, Phase::Running),
+    };
+    if result.is_ok() {
+        pod.change(|status| status.phase = phase);
+    }
+    let _ = done.send(result); // A client that left does not care.
+    false
+}
+
+async fn hold(vm: &mut dyn Vm, held: bool) -> Result<()> {
+    let Some(pause) = vm.pause() else {
+        return Err(Failure::new(ErrorKind::Unsupported, "this driver cannot pause a VM"));
+    };
+    if held {
+        pause.hold().await?;
+    } else {
+        pause.release().await?;
+    }
+    Ok(())
+}
+
+/// Everything that happens with the guest, up to the end of its container and its goodbye.
+async fn guest_story(
+    pod: Arc<Pod>,
+    channel: UnixStream,
+    network: Option<hc_usernet::GuestNetwork>,
+) -> Result<End> {
+    let (guest, mut events) = Guest::connect(channel, BOOT_PATIENCE).await?;
+    tracing::debug!("guest answers");
+    guest.call(Call::SetUp(setup(&pod, network)?)).await?;
+    guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
+    tracing::debug!("container is made");
+    // An error means that the pod is gone, and nobody will look at what is returned.
+    let _ = pod.start.subscribe().wait_for(|start| *start).await;
+
+    let pumps = start_main(&pod, &guest).await?;
+    let end = loop {
+        match events.next().await {
+            Some(Event::ProcessExited { process, exit }) => pod.process_exited(process, exit),
+            Some(Event::ContainerExited { container, exit, oom_killed })
+                if container == pod.config.container.id =>
+            {
+                break End::exited(exit, oom_killed);
+            }
+            Some(Event::ContainerExited { .. }) => {}
+            None => return Err(guest.ended().await.into()),
+        }
+    };
+    tracing::debug!("container has ended");
+    pod.output.container_ended();
+    for pump in pumps {
+        // The guest ended the streams before it told of the end; if it lies, it waits for nobody.
+        let _ = timeout(POST_MORTEM_PATIENCE, pump).await;
+    }
+    // What fails here costs the writable layer its last seconds, not the exit code.
+    if let Err(error) = guest.call_within(Call::Shutdown, SHUTDOWN_PATIENCE).await {
+        tracing::warn!(error = %chain(&error), "guest did not shut down cleanly");
+    }
+    Ok(end)
+}
+
+/// Starts the main process, and the tasks that carry its output.
+async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<Vec<tokio::task::JoinHandle<()>>> {
+    let process = &pod.config.container.process;
+    let launch = Launch {
+        container: pod.config.container.id.clone(),
+        main: true,
+        program: Program::Exec(process.clone()),
+        stdio: Stdio {
+            stdin: pod.config.open_stdin,
+            stdout: true,
+            stderr: process.terminal.is_none(),
+        },
+    };
+    let main = guest.spawn(launch).await?;
+    *pod.stdin.lock().await = main.stdin;
+    pod.running.send_replace(Some(Running { guest: guest.clone(), main: main.id }));
+    pod.change(|status| {
+        status.phase = Phase::Running;
+        status.started = Some(Timestamp::now());
+    });
+    pod.output.started();
+    let pump = |source, stream| {
+        let pod = Arc::clone(pod);
+        tokio::spawn(async move { pod.output.pump(source, stream).await })
+    };
+    let stdout = main.stdout.map(|stream| pump(Source::Stdout, stream));
+    let stderr = main.stderr.map(|stream| pump(Source::Stderr, stream));
+    Ok(stdout.into_iter().chain(stderr).collect())
+}
+
+fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetup> {
+    let config = &pod.config;
+    let mut entropy = vec![0; ENTROPY_BYTES];
+    rustix::rand::getrandom(&mut entropy[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Failure::io("cannot get random bytes", &errno.into()))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut dns_servers = config.dns_servers.clone();
+    let mut dns_search = config.dns_search.clone();
+    if let Some(network) = &network {
+        if dns_servers.is_empty() {
+            dns_servers.clone_from(&network.dns_servers);
+        }
+        if dns_search.is_empty() {
+            dns_search.clone_from(&network.dns_search);
+        }
+    }
+    Ok(PodSetup {
+        hostname: config.hostname.clone(),
+        unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        entropy,
+        network: network.map(|network| NetworkSpec {
+            mac: network.mac,
+            addresses: network.addresses,
+            gateways: network.gateways,
+            mtu: network.mtu,
+        }),
+        dns_servers,
+        dns_search,
+        dns_options: config.dns_options.clone(),
+        hosts: config.hosts.clone(),
+        scratch: Scratch::Disk(SCRATCH_DISK.into()),
+    })
+}
+
+impl Pod {
+    /// Changes the status for everybody, and on disk.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut crate::PodStatus)) {
+        self.status.send_modify(change);
+        self.record();
+    }
+
+    fn record(&self) {
+        // Clients that are connected are told anyway; the next daemon would call the pod lost.
+        if let Err(error) = self.dir.write_status(&self.status.borrow()) {
+            tracing::error!(%error, "status cannot be recorded");
+        }
+    }
+}
