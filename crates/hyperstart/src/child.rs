@@ -79,8 +79,8 @@ impl Child<'_> {
         sys::exit_now(1)
     }
 
-    /// Puts standard streams in their places and closes everything else but the report, whose new
-    /// descriptor is returned, and the namespace.
+    /// Puts standard streams in their places, enters the container and closes every descriptor but
+    /// the report, whose copy it returns.
     fn prepare(&self) -> Result<OwnedFd> {
         sys::reset_signals();
         rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -89,13 +89,12 @@ impl Child<'_> {
         let stdio = self.stdio.map(|fd| copy(fd.unwrap_or(self.null)));
         for (number, fd) in (0..).zip(stdio) {
             let fd = fd.attempt(|| "copy a standard stream".into())?;
-            sys::move_fd(fd, number).attempt(|| "place a standard stream".into())?;
+            sys::place_stream(fd, number).attempt(|| "place a standard stream".into())?;
         }
         rustix::thread::move_into_link_name_space(self.namespace, Some(LinkNameSpaceType::Mount))
             .attempt(|| "enter the container".into())?;
         let report = copy(self.report).attempt(|| "copy the report".into())?;
-        let report = sys::move_fd(report, 3).attempt(|| "place the report".into())?;
-        sys::close_from(4).attempt(|| "close descriptors".into())?;
+        sys::close_all_but(&report).attempt(|| "close descriptors".into())?;
         Ok(report)
     }
 

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The entry point.
-//!
-//! The C one, without Rust's own start-up: that insists on open standard streams, which a kernel
-//! without a console does not give, and which cannot be opened before `/dev` is mounted.
+//! How PID 1 begins.
 
 use std::os::fd::OwnedFd;
 
@@ -11,10 +8,8 @@ use crate::error::{Attempt as _, Result};
 use crate::init::Init;
 use crate::{boot, kmsg, network, sys};
 
-/// Runs as PID 1, or says that it will not.
-#[cfg_attr(not(test), expect(unsafe_code, reason = "the C library calls it by this name"))]
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub(crate) extern "C" fn main() -> core::ffi::c_int {
+/// Runs as PID 1 and never returns, or gives the exit status of a process that is not PID 1.
+pub fn run() -> core::ffi::c_int {
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         // A container may find this file by way of `/proc`; there is nothing for it to gain here.
         return 1;

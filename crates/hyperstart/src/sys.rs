@@ -124,28 +124,25 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Gives the descriptor `fd` the number `number`, closing what had it, and lets exec inherit it if
-/// it is a standard stream.
-pub(crate) fn move_fd(fd: OwnedFd, number: c_int) -> io::Result<OwnedFd> {
-    let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
-    // SAFETY: callers are children that have not handed out `number` to any owner of theirs.
-    let moved = check(c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) }))?;
-    drop(fd);
-    let moved = c_int::try_from(moved).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-    // SAFETY: dup3 has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+/// Makes `fd` the standard stream `number`, which stays open from now on.
+pub(crate) fn place_stream(fd: OwnedFd, number: c_int) -> io::Result<()> {
+    debug_assert!((0..=2).contains(&number) && fd.as_raw_fd() > 2);
+    // SAFETY: standard streams have no owner here that could be surprised.
+    check(c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), number, 0) })).map(drop)
 }
 
-/// Closes every descriptor from `first` on. For children only, and their owners never return.
-pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: a child that calls this runs a program or exits; it drops no owner of a descriptor
-    // that is closed here, since `Child` only borrows.
-    let done = unsafe {
-        libc::syscall(libc::SYS_close_range, c_ulong::from(first), c_ulong::from(u32::MAX), 0 as c_ulong)
-    };
-    check(done).map(drop)
+/// Closes every descriptor but the standard streams and `kept`. For children only.
+pub(crate) fn close_all_but(kept: &OwnedFd) -> io::Result<()> {
+    let kept = c_ulong::from(kept.as_raw_fd().unsigned_abs());
+    for (first, last) in [(3, kept - 1), (kept + 1, c_ulong::from(u32::MAX))] {
+        if first <= last {
+            // SAFETY: a child that calls this runs a program or exits; it drops no owner of a
+            // descriptor that is closed here, since `Child` only borrows.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as c_ulong) })?;
+        }
+    }
+    Ok(())
 }
-
 
 /// Marks every descriptor above standard error to be closed by exec.
 pub(crate) fn close_rest_on_exec() -> io::Result<()> {
