@@ -193,3 +193,6 @@ impl Line {
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
+
+#[cfg(test)]
+mod tests;

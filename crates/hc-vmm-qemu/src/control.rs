@@ -95,3 +95,6 @@ fn parse(line: &[u8]) -> Result<Message, Garbled> {
         Line { .. } => Err(Garbled),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,7 @@ fn become_user(identity: Confinement, groups: &[u32]) -> io::Result<()> {
 /// Marks every descriptor above the standard ones, also those that we inherited ourselves.
 fn close_all_on_exec() {
     const FIRST: libc::c_uint = 3;
+    const LAST: libc::c_int = 4096;
     let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
     // SAFETY: marks descriptors, closes none, touches no memory.
     let marked = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, flags) };
@@ -109,7 +110,6 @@ fn close_all_on_exec() {
         return;
     }
     // Linux before 5.11: one by one, as far as descriptors can be expected.
-    const LAST: libc::c_int = 4096;
     for descriptor in FIRST.cast_signed()..LAST {
         // SAFETY: changes a flag of a descriptor, or fails because there is none.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };

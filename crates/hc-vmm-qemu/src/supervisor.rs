@@ -14,6 +14,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use hc_vmm::{Exit, Tail};
+use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -145,12 +146,21 @@ fn send(control: &UnixStream, name: &str, reply: Reply) -> Option<Reply> {
     // Past tokio, which would first wait for the socket's news that it is writable.
     match rustix::io::write(control, &line) {
         Ok(written) if written == line.len() => return Some(reply),
+        // Its end is about to be noticed, and says more than this error.
+        Err(Errno::PIPE) => return Some(reply),
         // Only a QEMU that reads nothing any more lets its socket fill up.
-        Ok(_) => drop(reply),
-        // Whoever asked may have given up by now.
-        Err(error) => drop(reply.send(Err(error.to_string()))),
+        Ok(_) => refuse(Some(reply), "it reads no commands"),
+        Err(error) => refuse(Some(reply), &error.to_string()),
     }
     None
+}
+
+/// Tells whoever waits for an answer, if anybody does, that there will be none.
+fn refuse(waiting: Option<Reply>, reason: &str) {
+    if let Some(reply) = waiting {
+        // Whoever asked may have given up by now.
+        let _ = reply.send(Err(reason.to_owned()));
+    }
 }
 
 /// Reads once; says whether the stream goes on.
@@ -198,6 +208,7 @@ impl Evidence {
                 Ok(Some(Message::Failed(reason))) => Err(reason),
                 Err(control::Garbled) => {
                     tracing::warn!("hypervisor broke its control protocol");
+                    refuse(waiting.take(), "its answer makes no sense");
                     return false;
                 }
             };
@@ -230,3 +241,6 @@ impl Evidence {
         Exit::Crashed { status: what, last_words: spoken.join("\n") }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub use streams::{
 use crate::{Access, Disk, Driver, Transport, Vm, VmSpec};
 
 /// The longest that anything here takes: a boot under emulation on a machine that is busy.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A driver, and what it needs to boot the contract's guest.
 pub struct Bench {

@@ -318,3 +318,6 @@ fn stream_pair() -> io::Result<(UnixStream, UnixStream)> {
     b.set_nonblocking(true)?;
     Ok((a, b))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use hc_vmm::Transport;
 use hc_vmm::contract::{Bench, initramfs};
+use hc_vmm::{Transport, VmSpec};
 use hc_vmm_qemu::{Accelerator, Qemu};
 
 /// A bench with the quick machine.
@@ -22,7 +23,7 @@ fn bench(transport: Transport) -> Option<Bench> {
     let (qemu, kernel, initramfs) = match &*PARTS {
         Ok(parts) => parts.clone(),
         Err(reason) => {
-            eprintln!("skipped: {reason}");
+            skip(reason);
             return None;
         }
     };
@@ -40,3 +41,36 @@ static PARTS: LazyLock<Result<(Qemu, PathBuf, PathBuf), String>> = LazyLock::new
     std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
     Ok((qemu, kernel, initramfs(&dir)?))
 });
+
+/// A small VM of the parts above, or of names that lead nowhere.
+pub(crate) fn spec(dir: &Path) -> VmSpec {
+    let nowhere = || PathBuf::from("/nonexistent");
+    let (kernel, initramfs) = match &*PARTS {
+        Ok((_, kernel, initramfs)) => (kernel.clone(), initramfs.clone()),
+        Err(_) => (nowhere(), nowhere()),
+    };
+    VmSpec {
+        name: "test".to_owned(),
+        run_dir: dir.to_owned(),
+        kernel,
+        initramfs,
+        kernel_parameters: "quiet".to_owned(),
+        transport: Transport::Mmio,
+        vcpus: 1,
+        memory_mib: 96,
+        disks: Vec::new(),
+        nic: None,
+        confine: None,
+    }
+}
+
+/// Waits for `future`, but not longer than a boot under emulation takes on a machine that is busy.
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("in time")
+}
+
+/// Says that a test has not run, and why.
+#[expect(clippy::print_stderr, reason = "who runs the tests has to learn of it")]
+pub(crate) fn skip(reason: &str) {
+    eprintln!("skipped: {reason}");
+}

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The driver against the real program.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod bench;
+mod confinement;
 mod contract;
+mod failures;

@@ -24,7 +24,7 @@ pub async fn exit_is_kept(bench: &Bench) {
     running.vm.kill().await.unwrap();
     assert_eq!(exit(&mut *running.vm).await, Exit::Killed);
     assert_eq!(exit(&mut *running.vm).await, Exit::Killed);
-    assert_nothing_left(running).await;
+    assert_nothing_left(running);
 }
 
 /// A created VM is silent, can be killed, and then cannot be started.
@@ -55,7 +55,7 @@ pub async fn guest_that_stops_has_stopped(bench: &Bench) {
     running.vm.kill().await.unwrap();
     assert_eq!(exit(&mut *running.vm).await, Exit::Stopped);
     assert_eq!(running.vm.process_id(), None);
-    assert_nothing_left(running).await;
+    assert_nothing_left(running);
 }
 
 /// A caller that stops waiting loses nothing.
@@ -108,7 +108,7 @@ pub async fn crashed_hypervisor_is_told(bench: &Bench) {
         panic!("nobody asked for this end")
     };
     assert!(status.contains("signal 9"), "{status}");
-    assert_nothing_left(running).await;
+    assert_nothing_left(running);
 }
 
 /// Whoever plans by the abilities is not disappointed.
@@ -193,7 +193,7 @@ async fn exit(vm: &mut dyn Vm) -> Exit {
 }
 
 /// Checks that a VM that has ended left no process and no file.
-async fn assert_nothing_left(running: Running) {
+fn assert_nothing_left(running: Running) {
     let Running { vm, channel: _, dir } = running;
     assert_eq!(vm.process_id(), None);
     drop(vm);

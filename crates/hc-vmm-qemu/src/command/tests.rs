@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+/// A machine with one of everything.
+fn machine(accelerator: Accelerator, transport: Transport) -> Machine<'static> {
+    Machine {
+        name: "web,1",
+        accelerator,
+        transport,
+        vcpus: 2,
+        memory_mib: 256,
+        kernel: 10,
+        initramfs: 11,
+        kernel_parameters: "quiet hyper=1,2",
+        wires: Wires {
+            control: 12,
+            channel: 13,
+            console: 14,
+            card: Some(Card { stream: 15, mac: [2, 0, 0, 0xab, 0, 1] }),
+        },
+        disks: vec![
+            Drive { file: 16, id: "root", access: Access::ReadOnly },
+            Drive { file: 17, id: "scratch", access: Access::Scratch },
+            Drive { file: 18, id: "volume", access: Access::Durable },
+        ],
+    }
+}
+
+/// Compares the command line, an option to a line.
+fn check(machine: &Machine<'_>, expected: Expect) {
+    let mut lines = String::new();
+    for argument in machine.arguments() {
+        if argument.starts_with('-') && !lines.is_empty() {
+            lines.push('\n');
+        } else if !lines.is_empty() {
+            lines.push(' ');
+        }
+        lines.push_str(&argument);
+    }
+    lines.push('\n');
+    expected.assert_eq(&lines);
+}
+
+#[test]
+fn microvm_under_emulation() {
+    check(
+        &machine(Accelerator::Tcg, Transport::Mmio),
+        expect![[r#"
+        -nodefaults
+        -no-user-config
+        -no-reboot
+        -display none
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -name guest=web,,1
+        -machine microvm,acpi=off,x-option-roms=off,dump-guest-core=off
+        -accel tcg
+        -cpu max
+        -smp 2
+        -m 256M
+        -kernel /proc/self/fd/10
+        -initrd /proc/self/fd/11
+        -append console=ttyS0 reboot=t panic=-1 quiet hyper=1,2
+        -chardev socket,id=control,fd=12
+        -mon chardev=control,mode=control
+        -chardev socket,id=console,fd=14
+        -serial chardev:console
+        -device {"driver":"virtio-serial-device","max_ports":2}
+        -chardev socket,id=channel,fd=13
+        -device {"chardev":"channel","driver":"virtserialport","name":"org.hyper.channel.0"}
+        -device {"driver":"virtio-rng-device"}
+        -device {"driver":"virtio-balloon-device","free-page-reporting":true}
+        -netdev stream,id=card,addr.type=fd,addr.str=15
+        -device {"driver":"virtio-net-device","mac":"02:00:00:ab:00:01","netdev":"card"}
+        -add-fd fd=16,set=0
+        -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/0","locking":"off","node-name":"disk0","read-only":true}
+        -device {"drive":"disk0","driver":"virtio-blk-device","rerror":"report","serial":"root","werror":"report"}
+        -add-fd fd=17,set=1
+        -blockdev {"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/dev/fdset/1","locking":"off","node-name":"disk1","read-only":false}
+        -device {"drive":"disk1","driver":"virtio-blk-device","rerror":"report","serial":"scratch","werror":"report"}
+        -add-fd fd=18,set=2
+        -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/2","locking":"off","node-name":"disk2","read-only":false}
+        -device {"drive":"disk2","driver":"virtio-blk-device","rerror":"report","serial":"volume","werror":"report"}
+    "#]],
+    );
+}
+
+#[test]
+fn q35_under_kvm() {
+    let mut machine = machine(Accelerator::Kvm, Transport::Pci);
+    machine.disks.truncate(1);
+    machine.wires.card = None;
+    check(
+        &machine,
+        expect![[r#"
+        -nodefaults
+        -no-user-config
+        -no-reboot
+        -display none
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -name guest=web,,1
+        -machine q35,usb=off,dump-guest-core=off
+        -accel kvm
+        -cpu host
+        -smp 2
+        -m 256M
+        -kernel /proc/self/fd/10
+        -initrd /proc/self/fd/11
+        -append console=ttyS0 reboot=t panic=-1 quiet hyper=1,2
+        -chardev socket,id=control,fd=12
+        -mon chardev=control,mode=control
+        -chardev socket,id=console,fd=14
+        -serial chardev:console
+        -device {"driver":"virtio-serial-pci","max_ports":2}
+        -chardev socket,id=channel,fd=13
+        -device {"chardev":"channel","driver":"virtserialport","name":"org.hyper.channel.0"}
+        -device {"driver":"virtio-rng-pci"}
+        -device {"driver":"virtio-balloon-pci","free-page-reporting":true}
+        -add-fd fd=16,set=0
+        -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/0","locking":"off","node-name":"disk0","read-only":true}
+        -device {"drive":"disk0","driver":"virtio-blk-pci","rerror":"report","serial":"root","werror":"report"}
+    "#]],
+    );
+}
