@@ -83,7 +83,7 @@ impl<'f> Builder<'f> {
         let mut archive = Reader::new(layer, left);
         let mut path = Vec::new();
         let merged = self.merge(&mut archive, &mut path);
-        let offset = archive.offset();
+        let offset = archive.entry_start();
         // Bytes that are not the layer's own are the better explanation of a broken one.
         let drained = match &merged {
             Err(stop) if !stop.blames_layer() => Ok(()),
@@ -95,7 +95,7 @@ impl<'f> Builder<'f> {
         };
         result.map_err(|stop| stop.at(self.layers, offset, &path))?;
         self.layers += 1;
-        self.layer_bytes += archive.offset();
+        self.layer_bytes += archive.taken();
         Ok(self)
     }
 

@@ -23,14 +23,14 @@ pub enum Error {
     Tar {
         /// Which layer, 0 being the lowest.
         layer: usize,
-        /// Where in its uncompressed stream.
+        /// Where in its uncompressed stream the entry starts that is broken.
         offset: u64,
         /// What is wrong there.
         source: TarFault,
     },
 
     /// An entry asks for something that cannot or must not be.
-    #[error("cannot add {path} of layer {layer}")]
+    #[error("cannot add \"{path}\" of layer {layer}")]
     Entry {
         /// Which layer, 0 being the lowest.
         layer: usize,
@@ -281,5 +281,24 @@ pub(crate) fn shown(path: &[u8]) -> String {
     match path.get(..SHOWN_PATH_LEN) {
         Some(start) if path.len() > SHOWN_PATH_LEN => format!("{}...", start.escape_ascii()),
         _ => path.escape_ascii().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_can_be_told_from_a_broken_one() {
+        let kind = |kind: io::ErrorKind| Error::Write { source: kind.into() }.kind();
+        assert_eq!(kind(io::ErrorKind::StorageFull), Kind::Exhausted);
+        assert_eq!(kind(io::ErrorKind::QuotaExceeded), Kind::Exhausted);
+        assert_eq!(kind(io::ErrorKind::PermissionDenied), Kind::Internal);
+    }
+
+    #[test]
+    fn shown_paths_are_short_and_cannot_drive_a_terminal() {
+        assert_eq!(shown(b"a\x1b[1m\xff"), "a\\x1b[1m\\xff");
+        assert_eq!(shown(&[b'x'; 1000]).len(), SHOWN_PATH_LEN + 3);
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct Reader<R> {
     unread: std::ops::Range<usize>,
     /// Bytes taken from the source.
     taken: u64,
+    /// Where the current entry starts, or the last header in front of it.
+    entry_start: u64,
     limit: u64,
     global: Pax,
     content: Content,
@@ -125,15 +127,21 @@ impl<R: Read> Reader<R> {
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
             unread: 0..0,
             taken: 0,
+            entry_start: 0,
             limit,
             global: Pax::default(),
             content: Content::default(),
         }
     }
 
-    /// Bytes of the archive used so far.
-    pub(crate) fn offset(&self) -> u64 {
-        self.taken - self.unread.len() as u64
+    /// Bytes taken from the stream so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Where in the stream the current entry starts.
+    pub(crate) fn entry_start(&self) -> u64 {
+        self.entry_start
     }
 
     /// The next entry, or `None` at the end of the archive; what is left of the last entry's
@@ -217,6 +225,7 @@ impl<R: Read> Reader<R> {
     /// The next header, or `None` at the end of the archive.
     fn next_header(&mut self) -> Result<Option<Header>, Stop> {
         const ZEROS: Block = [0; BLOCK_LEN];
+        self.entry_start = self.taken - self.unread.len() as u64;
         if self.unread.is_empty() && self.refill()? == 0 {
             return Ok(None);
         }
