@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What each command does.
+//!
+//! Each returns its exit status, or the one failure that it ends with.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command, CompletionArgs, Shell};
+use crate::client::{Client, launch};
+use crate::failure::{FAILED, OURS, Result};
+use crate::show;
+
+mod attach;
+mod credentials;
+mod image;
+mod inspect;
+mod lifecycle;
+mod list;
+mod logs;
+mod run;
+mod system;
+
+/// What every command may need.
+pub(crate) struct Context {
+    socket: Option<PathBuf>,
+}
+
+impl Context {
+    /// A client of the daemon, which is started where that is ours to do.
+    async fn client(&self) -> Result<Client> {
+        match &self.socket {
+            Some(socket) => launch::connect(socket).await,
+            None => launch::connect_or_start(&hc_paths::current()?).await,
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli) -> Result<u8> {
+    let context = Context { socket: cli.socket };
+    match cli.command {
+        Command::Run(args) => run::run(&context, *args).await.map_err(|f| f.or_status(OURS)),
+        Command::Create(args) => run::create(&context, *args).await.map_err(|f| f.or_status(OURS)),
+        Command::Exec(args) => attach::exec(&context, args).await.map_err(|f| f.or_status(OURS)),
+        Command::Attach(args) => attach::attach(&context, args).await,
+        Command::Start(args) => attach::start(&context, args).await,
+        Command::Stop(args) => lifecycle::stop(&context, &args, "stop").await,
+        Command::Restart(args) => lifecycle::stop(&context, &args, "restart").await,
+        Command::Kill(args) => lifecycle::kill(&context, &args).await,
+        Command::Pause(args) => lifecycle::pause(&context, &args, "pause").await,
+        Command::Unpause(args) => lifecycle::pause(&context, &args, "unpause").await,
+        Command::Rm(args) => lifecycle::remove(&context, &args).await,
+        Command::Wait(args) => lifecycle::wait(&context, &args).await,
+        Command::Logs(args) => logs::logs(&context, &args).await,
+        Command::Ps(args) => list::containers(&context, &args).await,
+        Command::Pods(args) => list::pods(&context, &args).await,
+        Command::Inspect(args) => inspect::inspect(&context, &args).await,
+        Command::Info(args) => system::info(&context, &args).await,
+        Command::Version(args) => system::version(&context, &args).await,
+        Command::Pull(args) => image::pull(&context, &args).await,
+        Command::Load(args) => image::load(&context, &args).await,
+        Command::Import(args) => image::import(&context, &args).await,
+        Command::Images(args) => image::images(&context, &args).await,
+        Command::Rmi(args) => image::remove(&context, &args).await,
+        Command::Tag(args) => image::tag(&context, &args).await,
+        Command::Completion(args) => completion(&args),
+        _ => Err(crate::failure::Failure::unsupported("this command is not there yet")),
+    }
+}
+
+/// Does the same to each name. What fails is told and does not keep the others from their turn.
+async fn each(names: &[String], mut act: impl AsyncFnMut(&str) -> Result<()>) -> Result<u8> {
+    let mut status = 0;
+    for name in names {
+        match act(name).await {
+            Ok(()) => {}
+            // Nobody reads what is printed: no use going on.
+            Err(failure) if failure.is_silent() => return Err(failure),
+            Err(failure) => {
+                show::print_failure(&failure);
+                status = FAILED;
+            }
+        }
+    }
+    Ok(status)
+}
+
+fn completion(args: &CompletionArgs) -> Result<u8> {
+    let shell = match args.shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hyper", &mut script);
+    show::print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
+}

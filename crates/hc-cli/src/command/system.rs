@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `info` and `version`.
+
+use hc_api::{Info, Version};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::args::FormatArgs;
+use crate::client::Target;
+use crate::failure::{Failure, Result};
+use crate::show::{Template, human, print, print_line};
+
+pub(crate) async fn info(context: &Context, args: &FormatArgs) -> Result<u8> {
+    let info: Info = context.client().await?.get(Target::new(&["info"])).await?;
+    if let Some(format) = &args.format {
+        formatted(format, &info)?;
+    } else {
+        print(&info_text(&info))?;
+    }
+    Ok(0)
+}
+
+fn info_text(info: &Info) -> String {
+    let lines = [
+        ("Version", info.version.clone()),
+        ("Containers", format!("{} ({} running)", info.containers, info.running)),
+        ("Images", info.images.to_string()),
+        ("Driver", format!("{} ({})", info.driver, info.driver_reason)),
+        ("Guest kernel", info.kernel.clone()),
+        ("Data", info.data_dir.clone()),
+        ("Sockets", info.runtime_dir.clone()),
+        (
+            "Host",
+            format!(
+                "{} CPUs, {}, Linux {}",
+                info.host_cpus,
+                human::memory(info.host_memory_bytes),
+                info.host_kernel
+            ),
+        ),
+        ("Rootless", if info.root { "no" } else { "yes" }.to_owned()),
+    ];
+    let mut text: String =
+        lines.iter().map(|(name, value)| format!("{:<14}{value}\n", format!("{name}:"))).collect();
+    text.push_str("Drivers:\n");
+    for driver in &info.drivers {
+        let mark = if driver.usable { "usable" } else { "not usable" };
+        text.push_str(&format!("  {}: {mark}: {}\n", driver.name, driver.finding));
+        if let Some(hint) = &driver.hint {
+            text.push_str(&format!("    hint: {hint}\n"));
+        }
+    }
+    text
+}
+
+/// The client's version is known even where no daemon answers.
+pub(crate) async fn version(context: &Context, args: &FormatArgs) -> Result<u8> {
+    let answer: Result<Version> =
+        async { context.client().await?.get(Target::new(&["version"])).await }.await;
+    let client = env!("CARGO_PKG_VERSION");
+    let api = hc_api::PREFIX.trim_start_matches('/');
+    let (server, failure) = match answer {
+        Ok(server) => (Some(server), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    if let Some(format) = &args.format {
+        formatted(format, &json!({"client": {"version": client, "api": api}, "server": server}))?;
+    } else {
+        let mut text = format!("Client:\n  Version: {client}\n  API:     {api}\n");
+        if let Some(Version { version, api, pid }) = server {
+            text.push_str(&format!(
+                "Server:\n  Version: {version}\n  API:     {api}\n  PID:     {pid}\n"
+            ));
+        }
+        print(&text)?;
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+/// `json`, or a template over the JSON fields.
+fn formatted(format: &str, value: &impl Serialize) -> Result<()> {
+    let value: Value = serde_json::to_value(value)
+        .map_err(|error| Failure::system("cannot show the answer", error))?;
+    if format == "json" {
+        return print_line(&value.to_string());
+    }
+    print_line(&Template::parse(format)?.render(&value)?)
+}
