@@ -13,11 +13,11 @@ pub(crate) const TCP_FLOWS_MAX: usize = 512;
 pub(crate) const DATAGRAM_FLOWS_MAX: usize = 256;
 
 /// Bytes of TCP buffers that flows share before new ones get only [`TCP_BUFFER_MIN`].
-pub(crate) const TCP_BUFFER_BUDGET: usize = 16 << 20;
+pub(crate) const TCP_BUFFER_BUDGET: usize = 8 << 20;
 
-/// The most that one flow gets for each direction: four of the largest segments, so that the guest
-/// can fill one while we drain another.
-pub(crate) const TCP_BUFFER_MAX: usize = 256 << 10;
+/// The most that one flow gets for each direction: two of the largest segments, so that the guest
+/// can fill one while we drain the other. Twice and half as much measured the same.
+pub(crate) const TCP_BUFFER_MAX: usize = 128 << 10;
 
 /// The least that one flow gets for each direction; still ten ordinary segments.
 pub(crate) const TCP_BUFFER_MIN: usize = 16 << 10;

@@ -45,12 +45,12 @@ impl Input {
         Self { buffer: vec![0; INPUT_LEN].into_boxed_slice(), start: 0, end: 0 }
     }
 
-    /// Reads what is there, up to the room left.
+    /// Reads what is there, up to the room left. Take all whole frames out first: what is then left
+    /// is less than a frame, so there is room.
     pub(crate) fn poll_fill<S>(&mut self, vm: &mut S, cx: &mut Context<'_>) -> Poll<Result<Arrival>>
     where
         S: AsyncRead + Unpin,
     {
-        // Frames are taken out before more are read, so what is left is less than one frame.
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;

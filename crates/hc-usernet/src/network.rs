@@ -139,16 +139,17 @@ impl Cable {
         if self.output.poll_flush(vm, cx)?.is_pending() && self.output.is_full() {
             return Ok(Turn::Blocked);
         }
-        let arrived = match self.input.poll_fill(vm, cx)? {
-            Poll::Ready(Arrival::End) => return Ok(Turn::End),
-            Poll::Ready(Arrival::Bytes) => {
-                while let Some(frame) = self.input.next_frame()? {
-                    self.switch.frame(frame, &mut self.output);
+        let mut arrived = self.take_frames()?;
+        if !arrived {
+            match self.input.poll_fill(vm, cx)? {
+                Poll::Ready(Arrival::End) => return Ok(Turn::End),
+                Poll::Ready(Arrival::Bytes) => {
+                    arrived = true;
+                    self.take_frames()?;
                 }
-                true
+                Poll::Pending => {}
             }
-            Poll::Pending => false,
-        };
+        }
         let stepped = self.switch.step(&mut self.output);
         self.stats.publish(&self.switch.counts(&self.output));
         if arrived || stepped {
@@ -157,6 +158,18 @@ impl Cable {
         // What the VM does not take now wakes us when it can.
         let _ = self.output.poll_flush(vm, cx)?;
         Ok(Turn::Idle)
+    }
+
+    /// Hands on the frames that have arrived whole, as long as there is room for answers.
+    fn take_frames(&mut self) -> Result<bool> {
+        let mut any = false;
+        while !self.output.is_full()
+            && let Some(frame) = self.input.next_frame()?
+        {
+            self.switch.frame(frame, &mut self.output);
+            any = true;
+        }
+        Ok(any)
     }
 }
 

@@ -138,8 +138,7 @@ impl Device for Port<'_> {
         Self: 'b;
 
     fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        // The answer to a frame may go over the soft limit: at most one input buffer of frames is
-        // answered before the loop looks at the limit again.
+        // The answer to a frame may go over the soft limit; the next frame then has to wait.
         Some((Received(self.frame.take()?), Slot(self.output)))
     }
 

@@ -292,6 +292,10 @@ impl Relay {
         // Both also fire when the state changes, which is how a reset is noticed at once.
         socket.register_recv_waker(cx.waker());
         socket.register_send_waker(cx.waker());
+        if socket.state() != State::SynSent {
+            // The guest has answered; from now on it may take its time, as while its VM is paused.
+            socket.set_timeout(None);
+        }
         if let Err(error) = copied {
             tracing::debug!(%error, "host socket failed");
             socket.abort();

@@ -135,6 +135,37 @@ impl Guest {
         }
     }
 
+    /// Whether the network has ended by itself.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.network.is_finished()
+    }
+
+    /// Whether the network has read all that was sent, or at least the kernel has taken it.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.card.bytes_out.is_empty()
+    }
+
+    /// Sends `frame` again and again, reading nothing, until the network takes no more; how many
+    /// bytes it took.
+    pub(crate) async fn send_without_reading(&mut self, frame: &[u8]) -> usize {
+        // The network has the same thread, so that by then it has done all it can.
+        const YIELDS_WITHOUT_PROGRESS: u32 = 1000;
+        let once = [&u32::try_from(frame.len()).unwrap().to_be_bytes(), frame].concat();
+        let many = once.repeat(1000);
+        let (mut sent, mut idle) = (0, 0);
+        while idle < YIELDS_WITHOUT_PROGRESS && sent < 64 << 20 {
+            match self.vm.try_write(&many[sent % once.len()..]) {
+                Ok(len) => (sent, idle) = (sent + len, 0),
+                Err(_) => idle += 1,
+            }
+            tokio::task::yield_now().await;
+        }
+        // The rest of a frame that was cut short goes out once the guest reads.
+        let rest = (once.len() - sent % once.len()) % once.len();
+        self.card.bytes_out.extend_from_slice(&once[once.len() - rest..]);
+        sent + rest
+    }
+
     /// Sends raw bytes in place of frames.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.card.bytes_out.extend_from_slice(bytes);
@@ -216,6 +247,17 @@ impl Guest {
             }
         })
         .await
+    }
+
+    /// Ends a connection whose other end has ended it.
+    pub(crate) async fn close(&mut self, handle: SocketHandle) {
+        self.tcp(handle).close();
+        self.until("a connection to end", |guest| match guest.tcp(handle).state() {
+            State::Closed | State::TimeWait => Some(()),
+            _ => None,
+        })
+        .await;
+        self.sockets.remove(handle);
     }
 
     /// Waits until the network holds no TCP flow.

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::guest::{Guest, PATIENCE, Refused, host_allowed};
+use crate::packet::{self, GATEWAY6};
 
 /// The gateway as the guest addresses it.
 fn gateway(port: u16) -> SocketAddr {
@@ -155,4 +156,193 @@ async fn a_published_port_that_the_guest_refuses_closes_at_once() {
     guest.until("the client's end", |_| client.is_finished().then_some(())).await;
     assert!(client.await.unwrap().is_err(), "a reset");
     guest.no_flows().await;
+}
+
+#[tokio::test]
+async fn connections_go_out_over_ipv6() {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect((GATEWAY6, port).into()).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(b"six").await.unwrap();
+    drop(stream);
+    let mut bytes = Vec::new();
+    assert!(guest.read_to_end(connection, |chunk| bytes.extend_from_slice(chunk)).await);
+    assert_eq!(bytes, b"six");
+}
+
+#[tokio::test]
+async fn the_guest_may_close_its_half_first() {
+    let (listener, remote) = listener().await;
+    let host = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut question = Vec::new();
+        stream.read_to_end(&mut question).await.unwrap();
+        stream.write_all(&[b"answer to ", &question[..]].concat()).await.unwrap();
+    });
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    guest.send_all(connection, b"question", |_| {}).await;
+    guest.tcp(connection).close();
+    let mut answer = Vec::new();
+    assert!(guest.read_to_end(connection, |chunk| answer.extend_from_slice(chunk)).await);
+    assert_eq!(answer, b"answer to question");
+    host.await.unwrap();
+    guest.no_flows().await;
+}
+
+#[tokio::test]
+async fn the_host_may_close_its_half_first() {
+    let (listener, remote) = listener().await;
+    let host = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        rest
+    });
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    assert!(guest.read_to_end(connection, |_| {}).await);
+    guest.send_all(connection, b"still here", |_| {}).await;
+    guest.close(connection).await;
+    guest.no_flows().await;
+    assert_eq!(host.await.unwrap(), b"still here");
+}
+
+#[tokio::test]
+async fn a_reset_by_the_host_reaches_the_guest() {
+    let (listener, remote) = listener().await;
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    assert!(!guest.read_to_end(connection, |_| {}).await, "no end in good order");
+    guest.no_flows().await;
+}
+
+#[tokio::test]
+async fn a_reset_by_the_guest_reaches_the_host() {
+    let (listener, remote) = listener().await;
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    guest.tcp(connection).abort();
+    guest.no_flows().await;
+    let error = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("an end").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_thousand_connections_leave_nothing_behind() {
+    let (listener, remote) = listener().await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut question = [0; 4];
+                stream.read_exact(&mut question).await.unwrap();
+                stream.write_all(&question).await.unwrap();
+            });
+        }
+    });
+    let mut guest = Guest::start(host_allowed());
+    for number in 0..1000_u32 {
+        let connection = guest.connect(remote).await.unwrap();
+        guest.send_all(connection, &number.to_be_bytes(), |_| {}).await;
+        let mut answer = Vec::new();
+        assert!(guest.read_to_end(connection, |chunk| answer.extend_from_slice(chunk)).await);
+        assert_eq!(answer, number.to_be_bytes());
+        guest.close(connection).await;
+    }
+    guest.no_flows().await;
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_read_closes_the_guests_window() {
+    let (listener, remote) = listener().await;
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let bytes = pattern(LARGE);
+    let mut sent = 0;
+    guest.tap();
+    guest
+        .until("a closed window", |guest| {
+            let socket = guest.tcp(connection);
+            sent += socket.send_slice(&bytes[sent..]).unwrap();
+            guest.tap().drain(..).any(|frame| packet::tcp_window(&frame) == Some(0)).then_some(())
+        })
+        .await;
+    assert!(sent < bytes.len(), "the kernel alone took everything");
+    let host = tokio::spawn(async move {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        Sha256::digest(&all)
+    });
+    guest.send_all(connection, &bytes[sent..], |_| {}).await;
+    guest.tcp(connection).close();
+    guest.no_flows().await;
+    assert_eq!(host.await.unwrap(), Sha256::digest(&bytes));
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_read_blocks_the_host() {
+    let (listener, remote) = listener().await;
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let bytes = pattern(LARGE);
+    let host = tokio::spawn({
+        let bytes = bytes.clone();
+        async move { stream.write_all(&bytes).await.unwrap() }
+    });
+    guest
+        .until("a full buffer", |guest| {
+            let socket = guest.tcp(connection);
+            (socket.recv_queue() == socket.recv_capacity()).then_some(())
+        })
+        .await;
+    assert!(!host.is_finished(), "the kernel alone took everything");
+    let mut hash = Sha256::new();
+    assert!(guest.read_to_end(connection, |chunk| hash.update(chunk)).await);
+    assert_eq!(hash.finalize(), Sha256::digest(&bytes));
+    host.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_guest_sent_last_arrives_although_it_closed_and_the_host_is_slow() {
+    let (listener, remote) = listener().await;
+    let mut guest = Guest::start(host_allowed());
+    let connection = guest.connect(remote).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(guest.read_to_end(connection, |_| {}).await);
+    let bytes = pattern(LARGE);
+    let mut sent = 0;
+    guest.tap();
+    guest
+        .until("a closed window", |guest| {
+            sent += guest.tcp(connection).send_slice(&bytes[sent..]).unwrap();
+            guest.tap().drain(..).any(|frame| packet::tcp_window(&frame) == Some(0)).then_some(())
+        })
+        .await;
+    guest.tcp(connection).close();
+    let host = tokio::spawn(async move {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.map(|_| all)
+    });
+    guest.no_flows().await;
+    assert!(host.await.unwrap().unwrap() == bytes[..sent], "all of {sent} bytes");
+}
+
+#[tokio::test]
+async fn published_ports_close_with_the_network() {
+    let guest = Guest::start(publish(Protocol::Tcp));
+    let address = guest.published();
+    guest.stop().await.unwrap();
+    let error = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
