@@ -36,7 +36,9 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     Create(Box<CreateArgs>),
     Start(StartArgs),
+    /// Ask containers to stop, and kill those that do not
     Stop(RestartArgs),
+    /// Stop containers and start them again
     Restart(RestartArgs),
     Kill(KillArgs),
     /// Hold the CPUs of containers' VMs
@@ -56,7 +58,9 @@ pub(crate) enum Command {
     Top(TopArgs),
     Stats(StatsArgs),
     Cp(CopyArgs),
+    /// Show what the daemon has, and what this host can do
     Info(FormatArgs),
+    /// Show the versions of this program and of the daemon
     Version(FormatArgs),
     Doctor(DoctorArgs),
     Pull(PullArgs),
@@ -89,7 +93,7 @@ pub(crate) enum InspectKind {
     Image,
 }
 
-/// Show what the daemon or its version is
+/// How to print one answer.
 #[derive(Debug, Args)]
 pub(crate) struct FormatArgs {
     /// What to print: `json`, or a template such as '{{.Driver}}'

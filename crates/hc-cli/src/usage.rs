@@ -3,8 +3,10 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::args::Cli;
 use crate::failure::{CLOSED_PIPE, Failure, OURS};
 use crate::show;
 
@@ -16,11 +18,12 @@ pub(crate) fn explain(error: &clap::Error) -> ExitCode {
             Err(_) => CLOSED_PIPE.into(),
         };
     }
-    show::print_failure(&failure(error));
+    let args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    show::print_failure(&failure(error, subcommand(args).as_deref()));
     OURS.into()
 }
 
-fn failure(error: &clap::Error) -> Failure {
+fn failure(error: &clap::Error, subcommand: Option<&str>) -> Failure {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Failure::argument("no command is named").with_hint("see: hyper --help");
     }
@@ -29,10 +32,10 @@ fn failure(error: &clap::Error) -> Failure {
     let message = text.split("\n\n").next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let words: Vec<_> = message.split_whitespace().collect();
-    Failure::argument(words.join(" ")).with_hint(hint(error, &text))
+    Failure::argument(words.join(" ")).with_hint(hint(error, subcommand))
 }
 
-fn hint(error: &clap::Error, text: &str) -> String {
+fn hint(error: &clap::Error, subcommand: Option<&str>) -> String {
     let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand]
         .into_iter()
         .find_map(|kind| match error.get(kind) {
@@ -43,13 +46,16 @@ fn hint(error: &clap::Error, text: &str) -> String {
     if let Some(name) = suggested {
         return format!("is {name} meant?");
     }
-    // `Usage: hyper run [OPTIONS] …`
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("hyper");
-    let command: Vec<_> = usage
-        .split_whitespace()
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
-        .collect();
-    format!("see: {} --help", command.join(" "))
+    match subcommand {
+        Some(name) => format!("see: hyper {name} --help"),
+        None => "see: hyper --help".to_owned(),
+    }
+}
+
+/// The command that was meant, where it is one.
+fn subcommand(args: impl Iterator<Item = String>) -> Option<String> {
+    let cli = Cli::command();
+    args.skip(1).find(|arg| cli.find_subcommand(arg).is_some())
 }
 
 #[cfg(test)]
@@ -58,24 +64,66 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::args::Cli;
 
     #[track_caller]
     fn check(args: &[&str], expected: Expect) {
         let error = Cli::try_parse_from(["hyper"].iter().chain(args)).unwrap_err();
         let mut out = Vec::new();
-        failure(&error).print(&mut out, false);
+        let args = ["hyper"].iter().chain(args).map(ToString::to_string);
+        failure(&error, subcommand(args).as_deref()).print(&mut out, false);
         expected.assert_eq(&String::from_utf8(out).unwrap());
     }
 
     #[test]
     fn wrong_usage_is_told_in_one_line_and_a_hint() {
-        check(&[], expect![""]);
-        check(&["rn"], expect![""]);
-        check(&["run"], expect![""]);
-        check(&["ps", "--al"], expect![""]);
-        check(&["ps", "-z"], expect![""]);
-        check(&["run", "--pull", "maybe", "img"], expect![""]);
-        check(&["stop", "-t", "x", "c"], expect![""]);
+        check(
+            &[],
+            expect![[r#"
+            error: no command is named
+            hint: see: hyper --help
+        "#]],
+        );
+        check(
+            &["rn"],
+            expect![[r#"
+            error: unrecognized subcommand 'rn'
+            hint: see: hyper --help
+        "#]],
+        );
+        check(
+            &["run"],
+            expect![[r#"
+            error: the following required arguments were not provided: <IMAGE>...
+            hint: see: hyper run --help
+        "#]],
+        );
+        check(
+            &["ps", "--al"],
+            expect![[r#"
+            error: unexpected argument '--al' found
+            hint: is --all meant?
+        "#]],
+        );
+        check(
+            &["ps", "-z"],
+            expect![[r#"
+            error: unexpected argument '-z' found
+            hint: see: hyper ps --help
+        "#]],
+        );
+        check(
+            &["run", "--pull", "maybe", "img"],
+            expect![[r#"
+                error: invalid value 'maybe' for '--pull <WHEN>': use always, missing or never
+                hint: see: hyper run --help
+            "#]],
+        );
+        check(
+            &["stop", "-t", "x", "c"],
+            expect![[r#"
+                error: invalid value 'x' for '--timeout <SECONDS>': invalid digit found in string
+                hint: see: hyper stop --help
+            "#]],
+        );
     }
 }

@@ -51,7 +51,6 @@ pub(crate) struct CreateArgs {
 pub(crate) struct CreateFlags {
     /// The image, then the command to run in place of the image's own
     #[arg(required = true, value_name = "IMAGE", num_args = 1.., trailing_var_arg = true)]
-    #[arg(allow_hyphen_values = true)]
     pub(crate) image_and_command: Vec<String>,
     /// Keep standard input open
     #[arg(short, long)]
@@ -205,7 +204,7 @@ pub(crate) struct StartArgs {
     pub(crate) detach_keys: Option<String>,
 }
 
-/// Ask containers to stop, and kill those that do not
+/// Containers, and how long they may take to stop.
 #[derive(Debug, Args)]
 pub(crate) struct RestartArgs {
     #[command(flatten)]
@@ -245,7 +244,6 @@ pub(crate) struct RmArgs {
 pub(crate) struct ExecArgs {
     /// The container, then the command
     #[arg(required = true, value_name = "CONTAINER", num_args = 1.., trailing_var_arg = true)]
-    #[arg(allow_hyphen_values = true)]
     pub(crate) container_and_command: Vec<String>,
     /// Leave it running in the background
     #[arg(short, long)]

@@ -33,8 +33,42 @@ fn check(value: &Value, expected: Expect) {
 
 #[test]
 fn a_row_has_what_docker_shows() {
-    check(&row(ContainerState::Running, false), expect![""]);
-    check(&row(ContainerState::Exited, true), expect![""]);
+    check(
+        &row(ContainerState::Running, false),
+        expect![[r#"
+        {
+          "Command": "\"sh -c while true; d…\"",
+          "CreatedAt": "2024-05-01 11:58:00 +0000 UTC",
+          "ExitCode": null,
+          "ID": "a1a1a1a1a1a1",
+          "Image": "docker.io/library/busybox:latest",
+          "Labels": "a=b,c=",
+          "Names": "web",
+          "Pod": "b2b2b2b2b2b2",
+          "Ports": "0.0.0.0:8080->80/tcp",
+          "RunningFor": "2 minutes ago",
+          "State": "running",
+          "Status": "Up About a minute"
+        }"#]],
+    );
+    check(
+        &row(ContainerState::Exited, true),
+        expect![[r#"
+        {
+          "Command": "\"sh -c while true; do sleep 1; done\"",
+          "CreatedAt": "2024-05-01 11:58:00 +0000 UTC",
+          "ExitCode": 3,
+          "ID": "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1",
+          "Image": "docker.io/library/busybox:latest",
+          "Labels": "a=b,c=",
+          "Names": "web",
+          "Pod": "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2",
+          "Ports": "0.0.0.0:8080->80/tcp",
+          "RunningFor": "2 minutes ago",
+          "State": "exited",
+          "Status": "Exited (3) 10 seconds ago"
+        }"#]],
+    );
 }
 
 #[test]
