@@ -13,13 +13,17 @@
 //! (`net.ipv4.ping_group_range`).
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
@@ -33,7 +37,6 @@ use crate::ready::{Ready, Token};
 use crate::reply::Replies;
 
 /// All UDP and ping flows of one guest.
-#[derive(Debug)]
 pub(crate) struct DatagramFlows {
     flows: HashMap<u64, DatagramFlow>,
     by_key: HashMap<Key, u64>,
@@ -78,7 +81,6 @@ struct Client {
     address: SocketAddr,
 }
 
-#[derive(Debug)]
 struct DatagramFlow {
     key: Key,
     way: Way,
@@ -88,13 +90,16 @@ struct DatagramFlow {
 }
 
 /// The host side of a flow.
-#[derive(Debug)]
 enum Way {
     /// A socket of its own, connected to `target`.
-    Own { socket: UdpSocket, target: SocketAddr, waker: Waker },
+    Own { socket: Arc<UdpSocket>, failure: Failure, target: SocketAddr, waker: Waker },
     /// The socket of a published port.
     Published(Client),
 }
+
+/// Ready when the kernel has an error to tell that no datagram caused: polling for datagrams alone
+/// does not notice it.
+type Failure = Pin<Box<dyn Future<Output = io::Result<tokio::io::Ready>> + Send>>;
 
 /// What became of a datagram from the guest.
 #[derive(Debug)]
@@ -116,6 +121,12 @@ pub(crate) enum Event {
     Quiet,
     /// The DNS server at this address refused a query.
     Refused(SocketAddr),
+}
+
+impl std::fmt::Debug for DatagramFlows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.by_key.keys()).finish()
+    }
 }
 
 impl DatagramFlows {
@@ -176,32 +187,37 @@ impl DatagramFlows {
             Kind::Udp | Kind::Dns => udp_socket(target)?,
             Kind::Echo => ping_socket(target.ip())?,
         };
+        let socket = Arc::new(socket);
+        let failure = Box::pin({
+            let socket = Arc::clone(&socket);
+            async move { socket.ready(Interest::ERROR).await }
+        });
         let id = self.make_room();
         let waker = ready.waker(Token::Datagram(id));
-        self.insert(id, key, Way::Own { socket, target, waker });
+        self.insert(id, key, Way::Own { socket, failure, target, waker });
         Ok(())
     }
 
-    /// Passes on what host sockets have for flow `id`.
+    /// Passes on what the host socket of flow `id` has.
     pub(crate) fn step(&mut self, id: u64, replies: &Replies, output: &mut Output) -> Event {
         let Some(flow) = self.flows.get_mut(&id) else {
             return Event::Quiet;
         };
-        let Way::Own { socket, target, waker } = &flow.way else {
+        let Way::Own { socket, failure, target, waker } = &mut flow.way else {
             return Event::Quiet;
         };
         let mut cx = Context::from_waker(waker);
+        if failure.as_mut().poll(&mut cx).is_ready() {
+            let (key, target) = (flow.key, *target);
+            return self.fail(id, key, target, replies, output);
+        }
         for _ in 0..DATAGRAMS_PER_TURN {
             if output.is_full() {
                 break;
             }
-            let received =
-                match poll_recv(socket, &mut cx, |socket| socket.try_recv(&mut self.scratch)) {
-                    Poll::Ready(received) => received,
-                    Poll::Pending => return Event::Quiet,
-                };
-            match received {
-                Ok(len) => {
+            match poll_recv(socket, &mut cx, |socket| socket.try_recv(&mut self.scratch)) {
+                Poll::Pending => return Event::Quiet,
+                Poll::Ready(Ok(len)) => {
                     flow.used = Instant::now();
                     flow.asked = None;
                     match flow.key.kind {
@@ -211,21 +227,36 @@ impl DatagramFlows {
                         Kind::Echo => replies.echo(&flow.key.ends, &self.scratch[..len], output),
                     }
                 }
-                Err(error) => {
-                    tracing::debug!(%target, %error, "datagram came back");
-                    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-                    if refused && flow.key.kind != Kind::Echo {
-                        replies.refused(&flow.key.ends, output);
-                    }
-                    if refused && flow.key.kind == Kind::Dns {
-                        let target = *target;
-                        self.remove(id);
-                        return Event::Refused(target);
-                    }
+                Poll::Ready(Err(_)) => {
+                    let (key, target) = (flow.key, *target);
+                    return self.fail(id, key, target, replies, output);
                 }
             }
         }
         waker.wake_by_ref();
+        Event::Quiet
+    }
+
+    /// Ends a flow whose destination does not listen, and tells the guest. If that was premature,
+    /// the guest's next datagram opens it again.
+    fn fail(
+        &mut self,
+        id: u64,
+        key: Key,
+        target: SocketAddr,
+        replies: &Replies,
+        output: &mut Output,
+    ) -> Event {
+        tracing::debug!(%target, "datagram came back");
+        self.remove(id);
+        match key.kind {
+            Kind::Udp => replies.refused(&key.ends, output),
+            Kind::Echo => {}
+            Kind::Dns => {
+                replies.refused(&key.ends, output);
+                return Event::Refused(target);
+            }
+        }
         Event::Quiet
     }
 

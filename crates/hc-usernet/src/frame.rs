@@ -70,13 +70,13 @@ pub(crate) struct Flow {
 /// What a frame is for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Purpose<'a> {
-    /// smoltcp knows what to do: TCP segments, neighbour discovery, pings of the gateway.
+    /// smoltcp knows what to do: TCP segments and neighbour discovery.
     Stack,
     /// The guest wants a new TCP flow.
     Syn(Flow),
     /// A UDP datagram.
     Datagram(Flow, &'a [u8]),
-    /// An ICMP echo request to somebody beyond the gateway: from the type field to the end.
+    /// An ICMP echo request, from its type field to its end.
     Echo(Flow, &'a [u8]),
     /// Nothing that is answered.
     Nothing,
@@ -129,7 +129,7 @@ fn ipv4<'a>(packet: &'a [u8], addresses: &Addresses) -> Option<Purpose<'a>> {
         IpProtocol::Icmp => {
             let icmp = Icmpv4Packet::new_checked(payload).ok()?;
             (icmp.msg_type() == Icmpv4Message::EchoRequest)
-                .then(|| echo(guest.into(), remote.into(), icmp.echo_ident(), payload, addresses))
+                .then(|| echo(guest.into(), remote.into(), icmp.echo_ident(), payload))
         }
         protocol => transport(protocol, guest.into(), remote.into(), payload),
     }
@@ -151,7 +151,7 @@ fn ipv6<'a>(packet: &'a [u8], addresses: &Addresses) -> Option<Purpose<'a>> {
             }
             Icmpv6Message::NeighborAdvert => Some(Purpose::Stack),
             Icmpv6Message::EchoRequest if addresses.is_guest(guest) => {
-                Some(echo(guest.into(), remote.into(), icmp.echo_ident(), payload, addresses))
+                Some(echo(guest.into(), remote.into(), icmp.echo_ident(), payload))
             }
             _ => None,
         };
@@ -199,17 +199,7 @@ fn transport(
 /// A UDP header: two ports, length, checksum.
 const UDP_HEADER_LEN: usize = 8;
 
-/// The gateway and the DNS server answer pings themselves, which smoltcp does for them.
-fn echo<'a>(
-    guest: IpAddr,
-    remote: IpAddr,
-    ident: u16,
-    message: &'a [u8],
-    addresses: &Addresses,
-) -> Purpose<'a> {
-    if addresses.is_ours(remote) {
-        return Purpose::Stack;
-    }
+fn echo(guest: IpAddr, remote: IpAddr, ident: u16, message: &[u8]) -> Purpose<'_> {
     let flow =
         Flow { guest: SocketAddr::new(guest, ident), remote: SocketAddr::new(remote, ident) };
     Purpose::Echo(flow, message)

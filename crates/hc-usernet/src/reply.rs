@@ -70,8 +70,8 @@ impl Replies {
         });
     }
 
-    /// The answer `message`, from its type field on, to an echo request of `flow`. The host's
-    /// kernel made it with an identifier of its own, which the guest must not see.
+    /// An echo reply of `flow` made of `message`, which is the request or an answer to it, from its
+    /// type field on. Whatever its identifier, the guest gets its own one back.
     pub(crate) fn echo(&self, flow: &Flow, message: &[u8], output: &mut Output) {
         if message.len() < ICMP_HEADER_LEN {
             return;
@@ -82,6 +82,7 @@ impl Replies {
                 self.packet(from, to, IpProtocol::Icmp, message.len(), output, |packet| {
                     packet.copy_from_slice(message);
                     let mut icmp = Icmpv4Packet::new_unchecked(packet);
+                    icmp.set_msg_type(Icmpv4Message::EchoReply);
                     icmp.set_echo_ident(ident);
                     icmp.fill_checksum();
                 });
@@ -90,6 +91,7 @@ impl Replies {
                 self.packet(from, to, IpProtocol::Icmpv6, message.len(), output, |packet| {
                     packet.copy_from_slice(message);
                     let mut icmp = Icmpv6Packet::new_unchecked(packet);
+                    icmp.set_msg_type(Icmpv6Message::EchoReply);
                     icmp.set_echo_ident(ident);
                     icmp.fill_checksum(&from6, &to6);
                 });

@@ -109,6 +109,10 @@ impl Switch {
                 };
                 self.datagram(Key { kind, ends }, payload, frame, output);
             }
+            // The gateway and the DNS server themselves are there.
+            Purpose::Echo(ends, message) if self.addresses.is_ours(ends.remote.ip()) => {
+                self.replies.echo(&ends, message, output);
+            }
             Purpose::Echo(ends, message) => {
                 self.datagram(Key { kind: Kind::Echo, ends }, message, frame, output);
             }

@@ -47,6 +47,18 @@ pub(crate) fn host_allowed() -> Config {
     Config { allow_host: true, ..Config::default() }
 }
 
+/// Bytes whose order shows.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        bytes.extend(state.to_be_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
 impl Guest {
     pub(crate) fn start(config: Config) -> Self {
         let network = Network::bind(config).unwrap();

@@ -6,6 +6,7 @@ mod datagram;
 mod guest;
 mod hostile;
 mod link;
+mod linux;
 mod namespace;
 mod packet;
 mod tcp;

@@ -27,7 +27,8 @@ struct World {
     outside: String,
 }
 
-fn ip(arguments: &str) -> bool {
+/// Runs `ip`; whether it did what it was asked to.
+pub(crate) fn ip(arguments: &str) -> bool {
     Command::new("ip")
         .args(arguments.split(' '))
         .stdout(Stdio::null())

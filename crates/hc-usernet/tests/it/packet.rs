@@ -115,6 +115,9 @@ pub(crate) fn neighbor_answer(frame: &[u8]) -> Option<Ipv6Addr> {
         return None;
     }
     let packet = Ipv6Packet::new_checked(frame.payload()).unwrap();
+    if packet.next_header() != IpProtocol::Icmpv6 {
+        return None;
+    }
     let icmp = Icmpv6Packet::new_checked(packet.payload()).unwrap();
     let checks = ChecksumCapabilities::default();
     match Icmpv6Repr::parse(&packet.src_addr(), &packet.dst_addr(), &icmp, &checks).unwrap() {

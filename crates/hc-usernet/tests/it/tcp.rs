@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::guest::{Guest, PATIENCE, Refused, host_allowed};
+use crate::guest::{Guest, PATIENCE, Refused, host_allowed, pattern};
 use crate::packet::{self, GATEWAY6};
 
 /// The gateway as the guest addresses it.
@@ -22,18 +22,6 @@ async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, gateway(port))
-}
-
-/// Bytes whose order shows.
-fn pattern(len: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        bytes.extend(state.to_be_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 const LARGE: usize = 64 << 20;
