@@ -106,14 +106,12 @@ impl DockerConfig {
 
     /// The credentials for a registry, such as `docker.io` or `localhost:5000`.
     pub fn credentials(&self, registry: &str) -> Result<Credentials> {
-        let keys = match registry {
-            "docker.io" => vec![DEFAULT_KEY.to_owned(), registry.to_owned()],
-            _ => {
-                let prefixes = ["", "https://", "http://"];
-                let suffixes = ["", "/", "/v1/", "/v2/"];
-                let with = |prefix| suffixes.map(|suffix| format!("{prefix}{registry}{suffix}"));
-                prefixes.into_iter().flat_map(with).collect()
-            }
+        let keys = if registry == "docker.io" {
+            vec![DEFAULT_KEY.to_owned(), registry.to_owned()]
+        } else {
+            let suffixes = ["", "/", "/v1/", "/v2/"];
+            let with = |prefix| suffixes.map(|suffix| format!("{prefix}{registry}{suffix}"));
+            ["", "https://", "http://"].into_iter().flat_map(with).collect()
         };
         let login = keys.iter().find_map(|key| self.auths.get(key)).filter(|l| !l.is_empty());
         if let Some(login) = login {

@@ -215,16 +215,20 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Error::NoSuchImage { .. } => Kind::NotFound,
-            Error::Refused { status: 404, .. } => Kind::NotFound,
+            Error::NoSuchImage { .. } | Error::Refused { status: 404, .. } => Kind::NotFound,
             Error::Refused { status: 429 | 503, .. } | Error::TimedOut { .. } => Kind::Timeout,
-            Error::Refused { .. } | Error::InvalidReference { .. } | Error::Ambiguous { .. } => {
-                Kind::InvalidArgument
-            }
-            Error::InvalidOption { .. } | Error::Malformed { .. } | Error::Json { .. } => {
-                Kind::InvalidArgument
-            }
-            Error::WrongDigest { .. } | Error::Rootfs { .. } => Kind::InvalidArgument,
+            Error::Rootfs { source, .. } => match source.kind() {
+                hc_rootfs::Kind::InvalidArgument => Kind::InvalidArgument,
+                hc_rootfs::Kind::Exhausted => Kind::Exhausted,
+                hc_rootfs::Kind::Internal => Kind::Internal,
+            },
+            Error::Refused { .. }
+            | Error::InvalidReference { .. }
+            | Error::Ambiguous { .. }
+            | Error::InvalidOption { .. }
+            | Error::Malformed { .. }
+            | Error::Json { .. }
+            | Error::WrongDigest { .. } => Kind::InvalidArgument,
             Error::InUse { .. } | Error::ManyNames { .. } | Error::Cancelled => Kind::InvalidState,
             Error::Unsupported { .. } => Kind::Unsupported,
             Error::TooLarge { .. } | Error::DiskFull { .. } => Kind::Exhausted,

@@ -27,6 +27,10 @@ pub struct ImportOptions {
     pub user: Option<String>,
     /// Free-form notes.
     pub labels: BTreeMap<String, String>,
+    /// Ports that it listens on, such as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// The signal that asks it to stop.
+    pub stop_signal: Option<String>,
     /// When it was made, as RFC 3339. Part of the image's ID, so leave it out for equal IDs.
     pub created: Option<String>,
 }
@@ -73,6 +77,8 @@ impl Store {
             cmd: options.cmd.clone(),
             working_dir: options.working_dir.clone(),
             labels: options.labels.clone(),
+            exposed_ports: options.exposed_ports.clone(),
+            stop_signal: options.stop_signal.clone(),
             diff_ids: vec![layer],
             ..ImageConfig::native()
         };

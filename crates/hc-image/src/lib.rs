@@ -12,7 +12,7 @@
 //! # fn main() -> Result<(), hc_image::Error> {
 //! let store = Store::open("/var/lib/hyper/images")?;
 //! let options = ImportOptions { name: Some("app:v1".parse()?), ..ImportOptions::default() };
-//! store.import(std::io::stdin().lock(), &options, &Silent)?;
+//! store.import(std::io::stdin(), &options, &Silent)?;
 //! let image = store.resolve("app:v1")?;
 //! image.config.check_platform()?;
 //! let rootfs = store.ensure_rootfs(&image, &Silent)?; // There already: import built it.

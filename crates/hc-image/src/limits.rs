@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bounds on everything that an archive, a registry or an image can make us hold.
 
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
@@ -54,6 +53,6 @@ impl Default for Limits {
 }
 
 /// Buffer for copying: large enough to amortise system calls, small enough to stay in the cache.
-pub(crate) const COPY_BUFFER: usize = 256 * KIB as usize;
+pub(crate) const COPY_BUFFER: usize = 256 << 10;
 /// How many bytes pass between two signs of life, looks at the disk and looks at cancellation.
 pub(crate) const CHECK_EVERY: u64 = 4 * MIB;

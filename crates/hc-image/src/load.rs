@@ -184,8 +184,10 @@ impl Store {
             candidates.push(Candidate { manifest, names: names_of(entry)? });
         }
         if candidates.is_empty() {
-            // Says which platforms there are.
-            index.pick()?;
+            if index.manifests.iter().any(|entry| entry.platform.is_some()) {
+                // Says which platforms there are.
+                index.pick()?;
+            }
             return Err(Error::malformed("index.json", "it lists no image"));
         }
         Ok(candidates)

@@ -150,8 +150,8 @@ fn check_layer_type(media_type: &str) -> Result<()> {
     let docker = media_type.strip_prefix("application/vnd.docker.image.rootfs.");
     let oci = media_type.strip_prefix("application/vnd.oci.image.layer.");
     let reason = match (docker, oci) {
-        (Some("diff.tar" | "diff.tar.gzip" | "diff.tar.zstd"), _) => return Ok(()),
-        (_, Some("v1.tar" | "v1.tar+gzip" | "v1.tar+zstd")) => return Ok(()),
+        (Some("diff.tar" | "diff.tar.gzip" | "diff.tar.zstd"), _)
+        | (_, Some("v1.tar" | "v1.tar+gzip" | "v1.tar+zstd")) => return Ok(()),
         (Some("foreign.diff.tar.gzip" | "foreign.diff.tar"), _) => {
             "its content is elsewhere and may not be copied"
         }

@@ -71,7 +71,7 @@ impl Default for PullOptions {
             // Two lost SYNs and their repetition.
             connect_timeout: Duration::from_secs(10),
             // Registries that fetch a layer from elsewhere first can be silent for half a minute.
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
         }
     }
 }
@@ -195,11 +195,14 @@ impl Pull {
         if self.store.layout.rootfs(&chain_id).exists()
             && layers.iter().all(|layer| self.store.layout.has_blob(&layer.digest, layer.size))
         {
-            layers.iter().for_each(|layer| self.report(Stage::Present, layer, layer.size));
+            for layer in layers {
+                self.report(Stage::Present, layer, layer.size);
+            }
             return Ok(HashSet::new());
         }
-        futures_util::stream::iter(layers)
-            .map(|layer| self.fetch_blob(layer))
+        // Made beforehand: a closure inside the stream would keep this future from being `Send`.
+        let fetches: Vec<_> = layers.into_iter().map(|layer| self.fetch_blob(layer)).collect();
+        futures_util::stream::iter(fetches)
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await
@@ -232,9 +235,7 @@ impl Pull {
         // Either may fail first and take the other with it. A writer whose channel was cut says
         // that it was cancelled, which only hides why.
         let (actual, _) = match tokio::join!(self.download(blob, sender), writer) {
-            (Err(error), Err(Error::Cancelled)) | (_, Err(error)) | (Err(error), _) => {
-                return Err(error);
-            }
+            (Err(error), Err(Error::Cancelled) | Ok(_)) | (_, Err(error)) => return Err(error),
             (Ok(()), Ok(written)) => written,
         };
         if actual != blob.digest {

@@ -146,11 +146,11 @@ impl Registry {
         request: impl Fn(&reqwest::Client) -> reqwest::RequestBuilder,
     ) -> Result<Response> {
         let mut response = self.try_send(what, &request).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            if let Some(proof) = self.answer_challenge(&response).await? {
-                *self.proof.lock().expect("no holder panics") = Some(proof);
-                response = self.try_send(what, &request).await?;
-            }
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(proof) = self.answer_challenge(&response).await?
+        {
+            *self.proof.lock().expect("no holder panics") = Some(proof);
+            response = self.try_send(what, &request).await?;
         }
         let status = response.status();
         if status.is_success() { Ok(response) } else { Err(self.refused(what, response).await) }

@@ -51,16 +51,16 @@ impl Store {
         }
         let guard = self.layout.disk_guard(&self.limits)?;
         let temp = self.layout.temp(lease)?;
-        let options = hc_rootfs::Options {
-            limits: hc_rootfs::Limits {
-                max_image_bytes: guard.check()?,
-                max_layer_bytes: self.limits.unpacked_bytes,
-                ..hc_rootfs::Limits::default()
-            },
-            ..hc_rootfs::Options::default()
+        let room = guard.check()?;
+        let mut limits = hc_rootfs::Limits {
+            max_layer_bytes: self.limits.unpacked_bytes,
+            ..hc_rootfs::Limits::default()
         };
+        limits.max_image_bytes = limits.max_image_bytes.min(room);
+        let options = hc_rootfs::Options { limits, ..hc_rootfs::Options::default() };
         let item = image.id.short();
-        let total = Some(image.layers.iter().map(|layer| layer.size).sum());
+        let bytes = image.layers.iter().map(|layer| layer.size).sum();
+        let total = Some(bytes);
         progress.report(Event { stage: Stage::Build, item: &item, done: 0, total });
         let work =
             Work { store: self, image, checked, guard: &guard, progress, item: &item, total };
@@ -69,15 +69,20 @@ impl Store {
             scope.spawn(|| work.send_layers(sender));
             merge(&temp.file, options, image.layers.len(), &receiver)
         });
-        merged.map_err(|error| self.explain(&item, error))?;
+        merged.map_err(|error| self.explain(&item, room, error))?;
         temp.persist(&path, Sync::Yes)?;
-        progress.report(Event { stage: Stage::Done, item: &item, done: total.unwrap_or(0), total });
+        progress.report(Event { stage: Stage::Done, item: &item, done: bytes, total });
         Ok(())
     }
 
     /// Turns the builder's error into ours where the cause is ours.
-    fn explain(&self, image: &str, error: hc_rootfs::Error) -> Error {
+    fn explain(&self, image: &str, room: u64, error: hc_rootfs::Error) -> Error {
         match error {
+            // The disk's limit, which we handed over as if it were the image's.
+            hc_rootfs::Error::Limit { limit, .. } if limit == room => Error::DiskFull {
+                path: self.layout.root().to_owned(),
+                detail: format!("the root file system needs more than {} MiB", room >> 20),
+            },
             hc_rootfs::Error::Read { layer, source } => match source.downcast::<Error>() {
                 Ok(ours) => ours,
                 Err(source) => Error::Rootfs {

@@ -32,9 +32,8 @@ pub(crate) fn packing(head: &[u8], what: &str) -> Result<Packing> {
     };
     match head {
         [0x1f, 0x8b, ..] => Ok(Packing::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Packing::Zstd),
-        // A skippable frame, which some builders put first.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Packing::Zstd),
+        // The second is a skippable frame, which some builders put first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Packing::Zstd),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(refused("xz")),
         [b'B', b'Z', b'h', ..] => Err(refused("bzip2")),
         _ => Ok(Packing::Plain),
