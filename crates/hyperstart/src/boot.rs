@@ -141,9 +141,7 @@ fn enable_controllers() {
 
 /// The value of `key` on a kernel command line.
 pub(crate) fn parameter<'a>(command_line: &'a str, key: &str) -> Option<&'a str> {
-    command_line
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The kernel command line.

@@ -182,7 +182,8 @@ pub(crate) fn reported(bytes: &[u8]) -> Option<Failure> {
     if bytes.is_empty() {
         return None;
     }
-    Some(serde_json::from_slice(bytes).unwrap_or_else(|_| {
-        Error::system("a new process died before its program ran").into()
-    }))
+    Some(
+        serde_json::from_slice(bytes)
+            .unwrap_or_else(|_| Error::system("a new process died before its program ran").into()),
+    )
 }

@@ -59,8 +59,7 @@ impl Container {
         let scratch = writable_layer(&spec.id)?;
         let cgroup = Cgroup::create(&spec.id, &spec.limits)?;
         let made = restrict_devices(spec, &cgroup).and_then(|()| {
-            let parts =
-                rootfs::Parts { image: &image, scratch: &scratch, cgroup: cgroup.path() };
+            let parts = rootfs::Parts { image: &image, scratch: &scratch, cgroup: cgroup.path() };
             make_root(spec, &parts)
         });
         match made {
@@ -187,8 +186,8 @@ fn keep_root(child: Pid, socket: &UnixStream) -> Result<(OwnedFd, OwnedFd)> {
         .map_err(|_| Error::system("the child that makes the root died"))?;
     result.map_err(|failure| Error::new(failure.kind, failure.message))?;
     let pid = child.as_raw_nonzero();
-    let namespace = File::open(format!("/proc/{pid}/ns/mnt"))
-        .attempt(|| "open the mount namespace".into())?;
+    let namespace =
+        File::open(format!("/proc/{pid}/ns/mnt")).attempt(|| "open the mount namespace".into())?;
     let terminals = rustix::fs::openat(
         CWD,
         format!("/proc/{pid}/root/dev/pts/ptmx"),

@@ -39,15 +39,15 @@ const fn character(major: u32, minor: Option<u32>) -> Rule {
 const RULES: [Rule; 11] = [
     Rule { kind: CHARACTER, access: MAKE, major: None, minor: None },
     Rule { kind: BLOCK, access: MAKE, major: None, minor: None },
-    character(1, Some(3)),   // null
-    character(1, Some(5)),   // zero
-    character(1, Some(7)),   // full
-    character(1, Some(8)),   // random
-    character(1, Some(9)),   // urandom
-    character(5, Some(0)),   // tty
-    character(5, Some(1)),   // console
-    character(5, Some(2)),   // ptmx
-    character(136, None),    // pts/*
+    character(1, Some(3)), // null
+    character(1, Some(5)), // zero
+    character(1, Some(7)), // full
+    character(1, Some(8)), // random
+    character(1, Some(9)), // urandom
+    character(5, Some(0)), // tty
+    character(5, Some(1)), // console
+    character(5, Some(2)), // ptmx
+    character(136, None),  // pts/*
 ];
 
 /// Forbids the processes of a control group every device but the usual ones.

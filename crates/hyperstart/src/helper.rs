@@ -34,8 +34,7 @@ impl Helper {
         watch: &Watch,
         work: impl FnOnce() -> Result<Answer>,
     ) -> Result<Helper> {
-        let (ours, theirs) =
-            pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())?;
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".into())?;
         match sys::fork(None).attempt(|| "fork a helper".into())? {
             Forked::Child => {
                 let answer: core::result::Result<Answer, Failure> = work().map_err(Into::into);
@@ -70,8 +69,9 @@ impl Helper {
             }
         }
         let _ = self.pipe.want(watch, None); // It is closed right away.
-        Some(serde_json::from_slice(&self.said).unwrap_or_else(|_| {
-            Err(Error::system("a helper died before it answered").into())
-        }))
+        Some(
+            serde_json::from_slice(&self.said)
+                .unwrap_or_else(|_| Err(Error::system("a helper died before it answered").into())),
+        )
     }
 }

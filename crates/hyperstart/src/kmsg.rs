@@ -45,11 +45,8 @@ pub(crate) fn install_panic_hook() {
 
 /// Writes one line of `level`; a log that cannot be written has nowhere to complain.
 fn write(level: u8, message: &str) {
-    let line: String = message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LINE_MAX)
-        .collect();
+    let line: String =
+        message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_MAX).collect();
     if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = log.write_all(format!("<{level}>hyperstart: {line}\n").as_bytes());
     } else if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {

@@ -107,13 +107,8 @@ mod tests {
     fn a_hostile_name_does_not_shift_the_fields() {
         let text = format!("42 (a) R 1 (x\n) {FIELDS}\n");
         let stat = parse_stat(&text).unwrap();
-        let expected = Stat {
-            name: "a) R 1 (x\n",
-            state: 'S',
-            parent: 7,
-            cpu_ticks: 56,
-            start_ticks: 1234,
-        };
+        let expected =
+            Stat { name: "a) R 1 (x\n", state: 'S', parent: 7, cpu_ticks: 56, start_ticks: 1234 };
         assert_eq!(stat, expected);
     }
 

@@ -156,8 +156,10 @@ mod tests {
     /// Fields as text, so that a wrong byte shows where it is. Little-endian machines only.
     #[track_caller]
     fn check(message: Vec<u8>, expected: &str) {
-        let hex: Vec<String> =
-            message.chunks(4).map(|word| word.iter().map(|b| format!("{b:02x}")).collect()).collect();
+        let hex: Vec<String> = message
+            .chunks(4)
+            .map(|word| word.iter().map(|b| format!("{b:02x}")).collect())
+            .collect();
         assert_eq!(hex.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 
@@ -186,9 +188,8 @@ mod tests {
 
     #[test]
     fn a_point_to_point_address_has_no_broadcast() {
-        let lengths = [31, 32].map(|prefix| {
-            add_address(1, 1, "10.0.0.1".parse().unwrap(), prefix).len()
-        });
+        let lengths =
+            [31, 32].map(|prefix| add_address(1, 1, "10.0.0.1".parse().unwrap(), prefix).len());
         assert_eq!(lengths, [40, 40]);
     }
 

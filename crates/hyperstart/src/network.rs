@@ -14,9 +14,8 @@ use crate::{devices, netlink};
 
 /// Switches loopback on.
 pub(crate) fn loopback_up() -> Result<()> {
-    Link::open()?.ask("switch loopback on", |sequence| {
-        netlink::link_up(sequence, netlink::LOOPBACK, None)
-    })
+    Link::open()?
+        .ask("switch loopback on", |sequence| netlink::link_up(sequence, netlink::LOOPBACK, None))
 }
 
 /// Gives the interface that the host means its addresses and routes.

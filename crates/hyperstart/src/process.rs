@@ -97,8 +97,8 @@ impl Process {
         around: &Surroundings<'_>,
     ) -> Result<Process> {
         let wiring = Wiring::make(call, container)?;
-        let (report, report_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .attempt(|| "make a pipe".into())?;
+        let (report, report_end) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).attempt(|| "make a pipe".into())?;
         let forked = sys::fork(Some(container.cgroup.as_fd()));
         let pid = match forked.attempt(|| "fork a process".into())? {
             Forked::Parent(pid) => pid,
@@ -117,9 +117,7 @@ impl Process {
         };
         drop(report_end);
         let mut report = Watched::new(report, Token::Start(call.process));
-        report
-            .want(around.watch, Some(EventFlags::IN))
-            .attempt(|| "watch a new process".into())?;
+        report.want(around.watch, Some(EventFlags::IN)).attempt(|| "watch a new process".into())?;
         let start = Some(Start { request, report, said: Vec::new() });
         let mut process = Process {
             id: call.process,
@@ -190,8 +188,7 @@ impl Process {
         if self.exit.is_some() {
             return Ok(()); // Its number may be another's by now.
         }
-        sys::kill(self.pid, signal)
-            .attempt(|| format!("send a signal to process {}", self.id))
+        sys::kill(self.pid, signal).attempt(|| format!("send a signal to process {}", self.id))
     }
 
     /// Gives its terminal a new size.
@@ -292,7 +289,6 @@ impl Wiring {
 }
 
 fn set_size(terminal: &OwnedFd, size: WindowSize) -> rustix::io::Result<()> {
-    let size =
-        Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(terminal, size)
 }

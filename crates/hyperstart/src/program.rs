@@ -76,10 +76,8 @@ pub(crate) fn run(args: &[String], env: &[String]) -> Result<core::convert::Infa
     for candidate in candidates(program, env) {
         let path = c_string(&candidate)?;
         let error = crate::sys::exec(&path, &arguments, &environment);
-        let absent = matches!(
-            error.raw_os_error(),
-            Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG)
-        );
+        let absent =
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG));
         // As execvp(3): a refused file does not end the search, but is remembered. One that is
         // there but lacks its interpreter looks absent to exec alone.
         if !absent || program.contains('/') || is_file(&candidate) {
@@ -119,8 +117,7 @@ fn c_strings(strings: &[String]) -> Result<Vec<CString>> {
 }
 
 fn c_string(string: &str) -> Result<CString> {
-    CString::new(string)
-        .map_err(|_| Error::invalid("an argument or variable contains a zero byte"))
+    CString::new(string).map_err(|_| Error::invalid("an argument or variable contains a zero byte"))
 }
 
 #[cfg(test)]
@@ -137,7 +134,8 @@ mod tests {
 
     #[test]
     fn missing_variables_are_added_and_set_ones_kept() {
-        let env = environment(&own(&["A=1", "HOME=/x", "A=2", "FLAG"]), &user("/root"), "pod", true);
+        let env =
+            environment(&own(&["A=1", "HOME=/x", "A=2", "FLAG"]), &user("/root"), "pod", true);
         let path = format!("PATH={DEFAULT_PATH}");
         assert_eq!(env, ["A=2", "HOME=/x", "FLAG", &path, "HOSTNAME=pod", "TERM=xterm"]);
         let env = environment(&own(&["PATH="]), &user("/root"), "pod", false);

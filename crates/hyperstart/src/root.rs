@@ -13,8 +13,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
@@ -37,11 +37,6 @@ impl Root {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?))
-    }
-
-    /// The root directory itself.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 
     /// Opens what is at `path`.
@@ -170,11 +165,6 @@ fn steps(path: &Path) -> Vec<OsString> {
 pub(crate) fn path_of(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd as _;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// The last name of a path, for archives and messages; `/` for the root.
-pub(crate) fn last_name(path: &Path) -> Vec<u8> {
-    path.file_name().map_or_else(|| b"/".to_vec(), |name| name.as_bytes().to_vec())
 }
 
 #[cfg(test)]

@@ -28,8 +28,7 @@ use crate::root::{Root, path_of};
 use crate::sys;
 
 /// Nothing on it may act as a program with rights, a device or a program at all.
-const INERT: MountFlags =
-    MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const INERT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 /// Files shared by the containers of a pod, bind-mounted from `/run/hyper/etc`.
 const SHARED_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 /// Devices of every container: name, major, minor.
@@ -98,8 +97,7 @@ pub(crate) fn enter(spec: &ContainerSpec, parts: &Parts<'_>) -> Result<()> {
         builder.hide()?;
     }
     if spec.read_only {
-        make_read_only(&place, MountFlags::empty())
-            .attempt(|| "make the root read-only".into())?;
+        make_read_only(&place, MountFlags::empty()).attempt(|| "make the root read-only".into())?;
     }
     change_root(&place)
 }
@@ -133,8 +131,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn kernel_file_systems(&self, parts: &Parts<'_>) -> Result<()> {
-        let guarded =
-            if self.spec.privileged { MountFlags::empty() } else { MountFlags::RDONLY };
+        let guarded = if self.spec.privileged { MountFlags::empty() } else { MountFlags::RDONLY };
         self.mount("/proc", "proc", INERT, "")?;
         self.mount("/sys", "sysfs", INERT | guarded, "")?;
         let groups = self.directory("/sys/fs/cgroup")?;
@@ -170,7 +167,8 @@ impl Builder<'_> {
     fn shared_files(&self) -> Result<()> {
         for name in SHARED_FILES {
             let path = format!("/etc/{name}");
-            let file = self.root.ensure_file(Path::new(&path)).attempt(|| format!("make {path}"))?;
+            let file =
+                self.root.ensure_file(Path::new(&path)).attempt(|| format!("make {path}"))?;
             mount_bind(format!("{RUN}/etc/{name}"), path_of(file.as_fd()))
                 .attempt(|| format!("mount {path}"))?;
         }
@@ -214,10 +212,8 @@ impl Builder<'_> {
 
     /// Makes the mount at `path`, which is opened anew to see it, read-only.
     fn protect(&self, path: &str, flags: MountFlags) -> Result<()> {
-        let mounted = self
-            .root
-            .open_at(Path::new(path), OFlags::PATH)
-            .attempt(|| format!("open {path}"))?;
+        let mounted =
+            self.root.open_at(Path::new(path), OFlags::PATH).attempt(|| format!("open {path}"))?;
         make_read_only(&path_of(mounted.as_fd()), flags)
             .attempt(|| format!("make {path} read-only"))
     }

@@ -60,9 +60,7 @@ fn set_clock(unix_nanos: u64) -> Result<()> {
 
 fn add_entropy(bytes: &[u8]) -> Result<()> {
     let device = fs::File::options().write(true).open("/dev/urandom");
-    device
-        .and_then(|device| sys::add_entropy(device, bytes))
-        .attempt(|| "add entropy".into())
+    device.and_then(|device| sys::add_entropy(device, bytes)).attempt(|| "add entropy".into())
 }
 
 /// The text of `/etc/hosts`.

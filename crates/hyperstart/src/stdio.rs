@@ -160,7 +160,12 @@ pub(crate) struct Output {
 
 impl Output {
     /// The output that goes from `source`, which does not block, into `stream`.
-    pub(crate) fn new(stream: StreamId, source: OwnedFd, token: Token, watch: &Watch) -> io::Result<Output> {
+    pub(crate) fn new(
+        stream: StreamId,
+        source: OwnedFd,
+        token: Token,
+        watch: &Watch,
+    ) -> io::Result<Output> {
         let mut source = Watched::new(source, token);
         source.want(watch, Some(EventFlags::IN))?;
         Ok(Output { source: Some(source), stream: Some(stream) })

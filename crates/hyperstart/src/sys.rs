@@ -149,7 +149,12 @@ pub(crate) fn close_rest_on_exec() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: c_ulong = 4;
     // SAFETY: descriptors are only marked, none is closed under its owner.
     let done = unsafe {
-        libc::syscall(libc::SYS_close_range, 3 as c_ulong, c_ulong::from(u32::MAX), CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            3 as c_ulong,
+            c_ulong::from(u32::MAX),
+            CLOSE_RANGE_CLOEXEC,
+        )
     };
     check(done).map(drop)
 }

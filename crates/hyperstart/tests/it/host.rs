@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hc_proto::message::{
@@ -95,7 +94,7 @@ impl Host {
         Some(host)
     }
 
-    /// Drops the line and comes back on another, as a host does whose process was replaced.
+    /// Drops the line and comes back on another, as a host does that was restarted.
     pub(crate) fn reconnect(&mut self) {
         self.machine.line.shutdown(Shutdown::Both).unwrap();
         let (line, _) = self.machine.listener.accept().unwrap();
@@ -104,6 +103,14 @@ impl Host {
         let ready = self.ready + 1;
         self.mux.attach(Nonce(ready as u128 + 1), Line::Used);
         self.wait("another hello", move |host| (host.ready == ready).then_some(()));
+    }
+
+    /// Becomes another host, which knows nothing of what was before.
+    pub(crate) fn replace(&mut self, mux: HostMux) {
+        self.mux = mux;
+        self.received.clear();
+        self.sending.clear();
+        self.reconnect();
     }
 
     /// Asks and waits for the answer.
@@ -182,21 +189,27 @@ impl Host {
         self.finish(started)
     }
 
-    /// Waits for the end of a process that is not its container's main one.
+    /// Waits for the end of a process that is not its container's main one, and for its streams.
     pub(crate) fn finish(&mut self, started: Started) -> Outcome {
-        let exit = self.wait("a process's end", |host| {
+        let exit = self.process_exit(started.process);
+        let stdout = self.read_text(started.stdout);
+        let stderr =
+            if started.stderr == 0 { String::new() } else { self.read_text(started.stderr) };
+        Outcome { exit, stdout, stderr }
+    }
+
+    /// Waits for the end of a process that is not its container's main one.
+    pub(crate) fn process_exit(&mut self, wanted: ProcessId) -> Exit {
+        self.wait("a process's end", |host| {
             let is_it = |event: &Event| {
-                matches!(event, Event::ProcessExited { process, .. } if *process == started.process)
+                matches!(event, Event::ProcessExited { process, .. } if *process == wanted)
             };
             let index = host.events.iter().position(is_it)?;
             match host.events.remove(index)? {
                 Event::ProcessExited { exit, .. } => Some(exit),
                 Event::ContainerExited { .. } => None,
             }
-        });
-        let stdout = self.read_text(started.stdout);
-        let stderr = if started.stderr == 0 { String::new() } else { self.read_text(started.stderr) };
-        Outcome { exit, stdout, stderr }
+        })
     }
 
     /// Waits for a container's end: how it ended, and whether it was for want of memory.
@@ -247,7 +260,11 @@ impl Host {
 
     /// Lets the line work until `ready` says something.
     #[track_caller]
-    pub(crate) fn wait<T>(&mut self, what: &str, mut ready: impl FnMut(&mut Host) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(
+        &mut self,
+        what: &str,
+        mut ready: impl FnMut(&mut Host) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = ready(self) {
@@ -326,10 +343,7 @@ pub(crate) fn setup(devices: &Devices) -> PodSetup {
         entropy: vec![42; 64],
         network: devices.network.then(|| NetworkSpec {
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
-            addresses: vec![
-                ("10.0.2.15".parse().unwrap(), 24),
-                ("fec0::15".parse().unwrap(), 64),
-            ],
+            addresses: vec![("10.0.2.15".parse().unwrap(), 24), ("fec0::15".parse().unwrap(), 64)],
             gateways: vec!["10.0.2.2".parse().unwrap(), "fec0::2".parse().unwrap()],
             mtu: 1400,
         }),

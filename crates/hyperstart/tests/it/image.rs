@@ -6,12 +6,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-const APPLETS: [&str; 40] = [
-    "sh", "cat", "cut", "date", "dd", "df", "echo", "env", "false", "grep", "head", "hostname",
-    "id", "kill", "ls", "mkdir", "mknod", "mount", "nc", "nproc", "printf", "ps", "pwd", "readlink",
-    "rm", "setsid", "sha256sum", "sleep", "stat", "stty", "tail", "test", "touch", "true", "tty",
-    "ulimit", "umount", "wc", "yes", "ln",
-];
+const APPLETS: &str = "sh cat cp cut date dd df echo env false grep head hostname id kill ln ls \
+                       mkdir mknod mount nc nproc printf ps pwd readlink rm setsid sha256sum sleep \
+                       stat stty tail test touch true tty umount wc yes";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
 const GROUP: &str = "root:x:0:\napp:x:1000:\nwheel:x:10:app\naudio:x:29:app\n";
@@ -22,7 +19,7 @@ pub(crate) fn build(busybox: &Path, root: &Path, image: &Path) -> Result<(), Str
         fs::create_dir_all(root.join(directory)).unwrap();
     }
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
-    for applet in APPLETS {
+    for applet in APPLETS.split_whitespace() {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     fs::write(root.join("etc/passwd"), PASSWD).unwrap();
@@ -35,11 +32,7 @@ pub(crate) fn build(busybox: &Path, root: &Path, image: &Path) -> Result<(), Str
     write(root, "bin/garbage", "\u{1}\u{2}", 0o755);
     let mut mkfs = Command::new("mkfs.erofs");
     let made = mkfs.args(["--quiet", "--all-root"]).args([image, root]).status();
-    if made.is_ok_and(|status| status.success()) {
-        Ok(())
-    } else {
-        Err("mkfs.erofs failed".into())
-    }
+    if made.is_ok_and(|status| status.success()) { Ok(()) } else { Err("mkfs.erofs failed".into()) }
 }
 
 fn write(root: &Path, path: &str, text: &str, mode: u32) {

@@ -41,6 +41,8 @@ pub(crate) struct Devices {
     pub(crate) scratch: Option<(u64, u64)>,
     /// Whether there is a network card, on QEMU's own network.
     pub(crate) network: bool,
+    /// More words for the kernel.
+    pub(crate) parameters: &'static str,
 }
 
 impl Machine {
@@ -64,7 +66,8 @@ impl Machine {
             .arg(&parts.kernel)
             .arg("-initrd")
             .arg(&parts.initramfs)
-            .args(["-append", "console=ttyS0 quiet panic=-1 reboot=t"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 quiet panic=-1 reboot=t {}", devices.parameters))
             .arg("-serial")
             .arg(format!("file:{}", directory.path().join("console").display()))
             .args(["-device", "virtio-serial-device", "-chardev"])
@@ -83,6 +86,11 @@ impl Machine {
         let qemu = qemu.stdin(Stdio::null()).spawn().unwrap();
         let (line, _) = listener.accept().unwrap();
         Some(Machine { line, listener, qemu, directory })
+    }
+
+    /// Where the scratch disk lies.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.directory.path().join("scratch")
     }
 
     /// What the kernel wrote to its console.
