@@ -147,6 +147,15 @@ impl PodDir {
         }
     }
 
+    /// Waits until no pod process lives; blocks the thread meanwhile.
+    pub fn wait_unlocked(&self) -> io::Result<()> {
+        let path = self.data.join("lock");
+        match File::options().write(true).open(path) {
+            Ok(file) => Ok(flock(&file, FlockOperation::LockExclusive)?),
+            Err(error) => gone_is_fine(Err(error)),
+        }
+    }
+
     /// Whether a pod process lives.
     pub fn is_alive(&self) -> bool {
         matches!(self.try_lock(), Ok(None))

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The daemon's configuration file: TOML, every key optional, unknown keys refused.
+//!
+//! ```toml
+//! kernel = "/boot/vmlinux"          # instead of the one that came with the program
+//! driver = "qemu-tcg"               # instead of what the probe finds
+//! memory = "1g"                     # of a pod that does not say
+//! cpus = 2
+//! insecure-registries = ["registry.example:5000"]
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Memory of a VM whose container names no limit: what a small service or build step wants, and
+/// host memory is only used once touched.
+const DEFAULT_MEMORY_MIB: u32 = 512;
+/// The least a VM can boot with and still run something.
+pub(crate) const MIN_MEMORY_MIB: u32 = 64;
+
+/// The configuration as the file has it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// The kernel of pods that name none.
+    pub(crate) kernel: Option<PathBuf>,
+    /// The driver of pods that name none.
+    pub(crate) driver: Option<String>,
+    /// Memory of pods that name none, such as `512m`.
+    memory: Option<String>,
+    /// Whole CPUs of pods that name none.
+    cpus: Option<u32>,
+    /// Registries spoken to without TLS.
+    pub(crate) insecure_registries: Vec<String>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read configuration {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot understand configuration {}", path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration {}: memory {text:?} is no size such as 512m or 2g, of at least 64m", path.display())]
+    Memory { path: PathBuf, text: String },
+}
+
+impl Config {
+    /// Reads the file; one that does not exist is empty.
+    pub(crate) fn read(path: &Path) -> Result<Config, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Config::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: source.into(),
+        })?;
+        if let Some(memory) = &config.memory
+            && parse_mib(memory).is_none()
+        {
+            return Err(ConfigError::Memory { path: path.to_owned(), text: memory.clone() });
+        }
+        Ok(config)
+    }
+
+    /// The memory of a VM whose container names no limit.
+    pub(crate) fn memory_mib(&self) -> u32 {
+        self.memory.as_deref().and_then(parse_mib).unwrap_or(DEFAULT_MEMORY_MIB)
+    }
+
+    /// The CPUs of a VM whose container names no limit.
+    pub(crate) fn vcpus(&self) -> u32 {
+        self.cpus.unwrap_or(1).max(1)
+    }
+}
+
+/// Reads `512m`, `2g`, `1024k` or bytes as whole MiB; `None` below the least.
+fn parse_mib(text: &str) -> Option<u32> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    u32::try_from(bytes >> 20).ok().filter(|mib| *mib >= MIN_MEMORY_MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_has_the_defaults_and_sizes_are_read() {
+        let path = Path::new("c.toml");
+        let config = Config::parse(path, "").unwrap();
+        assert_eq!((config.memory_mib(), config.vcpus()), (512, 1));
+        let config = Config::parse(path, "memory = \"2g\"\ncpus = 3").unwrap();
+        assert_eq!((config.memory_mib(), config.vcpus()), (2048, 3));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_the_file_and_the_word() {
+        let path = Path::new("c.toml");
+        let error = Config::parse(path, "memory = \"2 lots\"").unwrap_err().to_string();
+        assert!(error.contains("c.toml") && error.contains("2 lots"), "{error}");
+        let error = Config::parse(path, "kernal = \"x\"").unwrap_err();
+        assert!(hc_pod::chain(&error).contains("kernal"), "{error:?}");
+        assert!(Config::parse(path, "memory = \"1m\"").is_err());
+    }
+}

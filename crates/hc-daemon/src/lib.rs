@@ -1,1 +1,0 @@
-//! hyperd: keeps images and pods, serves the API.
