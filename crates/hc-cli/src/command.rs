@@ -5,22 +5,24 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
-use crate::args::{Cli, Command, CompletionArgs, Shell};
+use crate::args::{Cli, Command};
 use crate::client::{Client, launch};
 use crate::failure::{FAILED, OURS, Result};
 use crate::show;
 
 mod attach;
+mod copy;
 mod credentials;
+mod doctor;
 mod image;
 mod inspect;
 mod lifecycle;
 mod list;
 mod logs;
+mod manual;
 mod run;
 mod system;
+mod usage;
 
 /// What every command may need.
 pub(crate) struct Context {
@@ -65,8 +67,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Images(args) => image::images(&context, &args).await,
         Command::Rmi(args) => image::remove(&context, &args).await,
         Command::Tag(args) => image::tag(&context, &args).await,
-        Command::Completion(args) => completion(&args),
-        _ => Err(crate::failure::Failure::unsupported("this command is not there yet")),
+        Command::Completion(args) => manual::completion(&args),
+        Command::Top(args) => usage::top(&context, &args).await,
+        Command::Stats(args) => usage::stats(&context, &args).await,
+        Command::Cp(args) => copy::copy(&context, &args).await,
+        Command::Doctor(args) => doctor::doctor(&context, &args).await,
+        Command::Man(args) => manual::man(&args),
     }
 }
 
@@ -85,16 +91,4 @@ async fn each(names: &[String], mut act: impl AsyncFnMut(&str) -> Result<()>) ->
         }
     }
     Ok(status)
-}
-
-fn completion(args: &CompletionArgs) -> Result<u8> {
-    let shell = match args.shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "hyper", &mut script);
-    show::print(&String::from_utf8_lossy(&script))?;
-    Ok(0)
 }

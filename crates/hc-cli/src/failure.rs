@@ -92,6 +92,10 @@ impl Failure {
         self.kind
     }
 
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     pub(crate) fn is_silent(&self) -> bool {
         self.message.is_empty()
     }

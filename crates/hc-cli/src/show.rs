@@ -31,6 +31,12 @@ pub(crate) fn print_failure(failure: &Failure) {
     failure.print(&mut std::io::stderr().lock(), colours());
 }
 
+/// Tells the person something that is no data and no failure.
+pub(crate) fn print_note(text: &str) {
+    // Standard error that nobody reads must not stop the work.
+    let _ = writeln!(std::io::stderr(), "{}", harmless(text));
+}
+
 /// Whether standard error can show colours.
 fn colours() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bodies of requests: nothing, JSON, or bytes that a thread reads from a file or pipe.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -64,6 +64,17 @@ impl Sink {
     /// Hands bytes over; fails when nobody wants more.
     pub(crate) fn send(&self, bytes: Bytes) -> io::Result<()> {
         self.0.blocking_send(Ok(bytes)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for &Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(Bytes::copy_from_slice(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -61,9 +61,8 @@ async fn look_up(client: &Client, name: &str, kind: Option<InspectKind>) -> Resu
         let what = if kind.is_none() { "container or image" } else { "image" };
         Failure::new(ErrorKind::NotFound, format!("no such {what}: {name}"))
     };
-    match client.get::<Vec<Value>>(target).await {
-        Ok(list) => list.into_iter().next().ok_or_else(missing),
+    match client.get(target).await {
         Err(failure) if failure.kind() == ErrorKind::NotFound => Err(missing()),
-        Err(failure) => Err(failure),
+        answer => answer,
     }
 }

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `doctor`: checks this host and says what to fix.
+//!
+//! What can be seen without the daemon is looked at here; what only the daemon knows, such as whether
+//! KVM is real, is asked of it if it can be had. Judging is apart from looking, so that it is a table.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use hc_api::Info;
+use hc_paths::Paths;
+use rustix::fs::{Access, access, statvfs};
+use serde::Serialize;
+
+use super::Context;
+use crate::args::DoctorArgs;
+use crate::client::Target;
+use crate::failure::{FAILED, Failure, Result};
+use crate::show::{human, print, print_line};
+
+/// Below this, images do not fit and writing containers fail.
+const DISK_LEAST: u64 = 1 << 30;
+/// Below this, a few images fill the disk.
+const DISK_LOW: u64 = 5 << 30;
+/// The smallest pod with its hypervisor.
+const MEMORY_LEAST: u64 = 128 << 20;
+/// A pod of the default size with its hypervisor.
+const MEMORY_LOW: u64 = 640 << 20;
+/// The hypervisor of the built-in driver.
+const HYPERVISOR: &str = "qemu-system-x86_64";
+const KVM: &str = "/dev/kvm";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Mark {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// What one look gave.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    check: &'static str,
+    status: Mark,
+    finding: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, finding: impl Into<String>) -> Finding {
+        Finding { check, status: Mark::Ok, finding: finding.into(), fix: None }
+    }
+
+    fn warn(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { check, status: Mark::Warn, finding: finding.into(), fix: Some(fix.into()) }
+    }
+
+    fn fail(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { check, status: Mark::Fail, finding: finding.into(), fix: Some(fix.into()) }
+    }
+
+    fn from(check: &'static str, failure: &Failure, fix: &str) -> Finding {
+        let fix = failure.hint().unwrap_or(fix);
+        Finding::fail(check, failure.to_string(), fix)
+    }
+}
+
+pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
+    let paths = hc_paths::current()?;
+    let info: Result<Info> =
+        async { context.client().await?.get(Target::new(&["info"])).await }.await;
+    let mut findings = vec![hypervisor(find_program(HYPERVISOR))];
+    match &info {
+        Ok(info) => findings.push(drivers(info)),
+        Err(_) => findings.push(kvm(&look_at_kvm())),
+    }
+    findings.extend(guest_files(&paths, info.as_ref().ok()));
+    findings.push(runtime_dir(&paths));
+    findings.push(data_dir(&paths.data_dir));
+    findings.push(memory(available_memory()));
+    findings.push(match info {
+        Ok(info) => Finding::ok("daemon", format!("answers, version {}", info.version)),
+        Err(failure) => Finding::from("daemon", &failure, "see hyperd.log in the runtime folder"),
+    });
+    if args.format.is_some() {
+        // Findings are strings and a mark.
+        print_line(&serde_json::to_string(&findings).expect("findings are JSON"))?;
+    } else {
+        print(&text(&findings))?;
+    }
+    let failed = findings.iter().any(|finding| finding.status == Mark::Fail);
+    Ok(if failed { FAILED } else { 0 })
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut out = String::new();
+    for Finding { check, status, finding, fix } in findings {
+        let mark = match status {
+            Mark::Ok => "OK  ",
+            Mark::Warn => "WARN",
+            Mark::Fail => "FAIL",
+        };
+        out.push_str(&format!("{mark}  {check:<12} {finding}\n"));
+        if let Some(fix) = fix {
+            out.push_str(&format!("      {:<12} fix: {fix}\n", ""));
+        }
+    }
+    out
+}
+
+fn hypervisor(found: Option<PathBuf>) -> Finding {
+    match found {
+        Some(path) => Finding::ok("hypervisor", path.display().to_string()),
+        None => Finding::fail(
+            "hypervisor",
+            format!("{HYPERVISOR} is not on PATH"),
+            "install it; on Debian: apt install qemu-system-x86",
+        ),
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(hc_paths::env::PATH)?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
+}
+
+/// The daemon has tried the drivers; what it found counts more than what can be seen from outside.
+fn drivers(info: &Info) -> Finding {
+    let chosen = info.drivers.iter().find(|driver| driver.name == info.driver);
+    let accelerated = !info.driver.contains("tcg");
+    let reason = format!("{}: {}", info.driver, info.driver_reason);
+    match chosen {
+        Some(driver) if !driver.usable => Finding::fail(
+            "driver",
+            format!("{}: {}", driver.name, driver.finding),
+            driver.hint.clone().unwrap_or_else(|| "choose another with --driver".to_owned()),
+        ),
+        _ if accelerated => Finding::ok("driver", reason),
+        _ => {
+            let hint = info
+                .drivers
+                .iter()
+                .filter(|driver| !driver.usable)
+                .find_map(|driver| driver.hint.clone());
+            let fix = hint.unwrap_or_else(|| "enable hardware virtualisation".to_owned());
+            Finding::warn("driver", format!("{reason}; pods run, but slowly"), fix)
+        }
+    }
+}
+
+/// What can be seen of KVM from outside.
+#[derive(Debug)]
+enum Kvm {
+    Missing,
+    Denied { in_group: bool },
+    Opens,
+}
+
+fn look_at_kvm() -> Kvm {
+    match OpenOptions::new().read(true).write(true).open(KVM) {
+        Ok(_) => Kvm::Opens,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Kvm::Denied { in_group: in_group_of(Path::new(KVM)) }
+        }
+        Err(_) => Kvm::Missing,
+    }
+}
+
+fn in_group_of(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = path.metadata() else { return false };
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    groups.iter().any(|group| group.as_raw() == metadata.gid())
+}
+
+fn kvm(found: &Kvm) -> Finding {
+    const SLOW: &str = "pods run without it, but slowly";
+    match found {
+        Kvm::Opens => Finding::ok("kvm", format!("{KVM} opens")),
+        Kvm::Missing => Finding::warn(
+            "kvm",
+            format!("there is no {KVM}; {SLOW}"),
+            "enable virtualisation in the firmware, or nested virtualisation on the outer host",
+        ),
+        Kvm::Denied { in_group: false } => Finding::warn(
+            "kvm",
+            format!("no permission for {KVM}; {SLOW}"),
+            "run: sudo usermod -aG kvm $USER, and log in again",
+        ),
+        Kvm::Denied { in_group: true } => Finding::warn(
+            "kvm",
+            format!("no permission for {KVM} in spite of its group; {SLOW}"),
+            format!("run: sudo chmod g+rw {KVM}"),
+        ),
+    }
+}
+
+fn guest_files(paths: &Paths, info: Option<&Info>) -> [Finding; 2] {
+    let kernel =
+        info.map_or_else(|| paths.lib_dir.join("vmlinux"), |info| info.kernel.clone().into());
+    [guest_file("kernel", &kernel), guest_file("guest init", &paths.lib_dir.join("hyperstart"))]
+}
+
+fn guest_file(check: &'static str, path: &Path) -> Finding {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && access(path, Access::READ_OK).is_ok() => {
+            Finding::ok(check, format!("{shown} ({})", human::memory(metadata.len())))
+        }
+        Ok(_) => Finding::fail(
+            check,
+            format!("{shown} cannot be read"),
+            format!("run: chmod a+r {shown}"),
+        ),
+        Err(error) => Finding::fail(
+            check,
+            format!("{shown}: {error}"),
+            "run make install again, or set HYPER_LIB to where the file is",
+        ),
+    }
+}
+
+fn runtime_dir(paths: &Paths) -> Finding {
+    let usable = hc_paths::make_private_dir(&paths.runtime_dir)
+        .and_then(|()| hc_paths::check_socket(&paths.socket()))
+        .map_err(Failure::from)
+        .and_then(|()| writable(&paths.runtime_dir));
+    match usable {
+        Ok(()) => Finding::ok("sockets", paths.runtime_dir.display().to_string()),
+        Err(failure) => {
+            Finding::from("sockets", &failure, "set HYPER_RUNTIME_DIR to another folder")
+        }
+    }
+}
+
+fn data_dir(path: &Path) -> Finding {
+    // Where nothing has been run yet, the folder above tells.
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if let Err(failure) = writable(existing) {
+        return Finding::from("disk", &failure, "set HYPER_DATA_DIR to another folder");
+    }
+    match statvfs(existing) {
+        Ok(stat) => disk(path, stat.f_bavail.saturating_mul(stat.f_frsize)),
+        Err(error) => Finding::fail(
+            "disk",
+            format!("{}: {error}", path.display()),
+            "set HYPER_DATA_DIR to another folder",
+        ),
+    }
+}
+
+fn disk(path: &Path, free: u64) -> Finding {
+    let finding = format!("{} free for {}", human::memory(free), path.display());
+    let fix = "make room, or set HYPER_DATA_DIR to a folder on a larger disk";
+    match free {
+        0..DISK_LEAST => Finding::fail("disk", finding, fix),
+        DISK_LEAST..DISK_LOW => Finding::warn("disk", finding, fix),
+        _ => Finding::ok("disk", finding),
+    }
+}
+
+fn writable(path: &Path) -> Result<()> {
+    access(path, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| Failure::system(format_args!("cannot write to {}", path.display()), error))
+}
+
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn memory(available: Option<u64>) -> Finding {
+    let fix = "stop other programs, or give pods less with --memory";
+    let Some(bytes) = available else {
+        return Finding::warn("memory", "/proc/meminfo does not tell", "mount /proc");
+    };
+    let finding = format!("{} available", human::memory(bytes));
+    match bytes {
+        0..MEMORY_LEAST => Finding::fail("memory", finding, fix),
+        MEMORY_LEAST..MEMORY_LOW => Finding::warn("memory", finding, fix),
+        _ => Finding::ok("memory", finding),
+    }
+}
+
+#[cfg(test)]
+mod tests;
