@@ -14,11 +14,14 @@ use crate::inodes::{Inodes, position};
 use crate::output::Output;
 use crate::path::{Meaning, meaning};
 use crate::tar::{Attributes, Entry, EntryKind, Reader};
-use crate::tree::{DirAttributes, Extents, InodeKind, Place, Tree};
+use crate::tree::{DirAttributes, InodeKind, Place, Tree};
 use crate::{EntryFault, Error, Limits};
 
 /// Linux gives and takes at most so many bytes of attributes, and the root's place has no more.
 const MAX_XATTR_BYTES: usize = 64 << 10;
+/// Runs of unused blocks that are noted before they are given back; else a layer that replaces one
+/// file a billion times could fill memory.
+const MAX_FREED_EXTENTS: usize = 1 << 16;
 /// Longest target of a symbolic link: Linux's `PATH_MAX` with its final NUL.
 const SYMLINK_MAX: usize = 4095;
 
@@ -125,6 +128,9 @@ impl<'f> Builder<'f> {
                 Meaning::Opaque { directory } => self.tree.hide_all(&directory)?,
                 Meaning::Reserved => {}
             }
+            if self.tree.freed_count() > MAX_FREED_EXTENTS {
+                self.target.output.punch(self.tree.take_freed())?;
+            }
         }
         Ok(())
     }
@@ -150,9 +156,9 @@ impl<'f> Builder<'f> {
                     return Err(EntryFault::FileTooLarge { size, limit }.into());
                 }
                 let xattrs = self.encode_xattrs(&attributes)?;
-                let header = header(&attributes, &xattrs, &InodeKind::File(Extents::None));
-                let (nid, extents) = self.target.write_file(&header, size, archive)?;
-                (nid, InodeKind::File(extents))
+                let header = header(&attributes, &xattrs, &InodeKind::File(None));
+                let (nid, extent) = self.target.write_file(&header, size, archive)?;
+                (nid, InodeKind::File(extent))
             }
             EntryKind::Symlink { target } => {
                 if target.is_empty() || target.len() > SYMLINK_MAX {

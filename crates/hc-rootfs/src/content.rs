@@ -7,12 +7,12 @@
 
 use std::io::Read;
 
-use crate::erofs::{BLOCK_LEN, INODE_LEN, InodeRecord, Layout, NULL_BLOCK, xattr};
+use crate::erofs::{BLOCK_BYTES, BLOCK_LEN, INODE_LEN, InodeRecord, Layout, NULL_BLOCK, xattr};
 use crate::error::Stop;
 use crate::inodes::{Inodes, fits_inline, tail_len};
 use crate::output::{Output, blocks_for, is_zero};
 use crate::tar::{Attributes, Reader};
-use crate::tree::{Extent, Extents};
+use crate::tree::Extent;
 
 /// Files from here on are looked through for holes, in pieces of this size. Smaller pieces find
 /// more holes and make more writes.
@@ -45,7 +45,9 @@ struct ChunkMap {
     bits: u8,
     /// The first block of each chunk.
     starts: Vec<u32>,
-    extents: Vec<Extent>,
+    /// All chunks that are no holes: they follow each other, because nothing else is placed while
+    /// a file is read.
+    extent: Option<Extent>,
 }
 
 impl Target<'_> {
@@ -77,7 +79,7 @@ impl Target<'_> {
         header: &Header<'_>,
         size: u64,
         archive: &mut Reader<R>,
-    ) -> Result<(u64, Extents), Stop> {
+    ) -> Result<(u64, Option<Extent>), Stop> {
         if size < PIECE_LEN {
             self.write_small(header, size, archive)
         } else {
@@ -90,11 +92,11 @@ impl Target<'_> {
         header: &Header<'_>,
         size: u64,
         archive: &mut Reader<R>,
-    ) -> Result<(u64, Extents), Stop> {
+    ) -> Result<(u64, Option<Extent>), Stop> {
         let tail_len = tail_len(size);
         let inline = fits_inline(header.len(), tail_len);
         let in_blocks = if inline { size - tail_len as u64 } else { size };
-        let (mut start, mut extents) = (0, Extents::None);
+        let (mut start, mut extent) = (0, None);
         if in_blocks > 0 {
             let position = self.output.next_position();
             let blocks = blocks_for(in_blocks);
@@ -102,14 +104,14 @@ impl Target<'_> {
             let len = usize::try_from(in_blocks).expect("small");
             archive.read_content(self.output.piece(position, len)?)?;
             let blocks = u32::try_from(blocks).expect("small");
-            extents = Extents::One(Extent { start, blocks });
+            extent = Some(Extent { start, blocks });
         }
         let layout = if inline { Layout::Inline } else { Layout::Plain };
         let record = header.record(layout, size, start);
         let len = header.len() + if inline { tail_len } else { 0 };
         let (nid, place) = self.inodes.place(len, &mut self.output)?;
         archive.read_content(header.fill(place, &record, nid))?;
-        Ok((nid, extents))
+        Ok((nid, extent))
     }
 
     fn write_large<R: Read>(
@@ -117,16 +119,11 @@ impl Target<'_> {
         header: &Header<'_>,
         size: u64,
         archive: &mut Reader<R>,
-    ) -> Result<(u64, Extents), Stop> {
+    ) -> Result<(u64, Option<Extent>), Stop> {
         let map = self.write_chunks(size, archive)?;
-        let extents = match map.extents.as_slice() {
-            [] => Extents::None,
-            [one] => Extents::One(*one),
-            many => Extents::Many(many.into()),
-        };
-        let nid = match extents {
-            Extents::One(extent) if u64::from(extent.blocks) == blocks_for(size) => {
-                let record = header.record(Layout::Plain, size, extent.start);
+        let nid = match map.extent {
+            Some(whole) if u64::from(whole.blocks) == blocks_for(size) => {
+                let record = header.record(Layout::Plain, size, whole.start);
                 self.write_inode(header, &record, &[])?
             }
             _ => {
@@ -136,7 +133,7 @@ impl Target<'_> {
                 self.write_inode(header, &record, &table.collect::<Vec<_>>())?
             }
         };
-        Ok((nid, extents))
+        Ok((nid, map.extent))
     }
 
     fn write_chunks<R: Read>(
@@ -145,8 +142,7 @@ impl Target<'_> {
         archive: &mut Reader<R>,
     ) -> Result<ChunkMap, Stop> {
         let chunk_len = size.div_ceil(MAX_CHUNKS).next_power_of_two().max(PIECE_LEN);
-        let mut map =
-            ChunkMap { bits: block_bits(chunk_len), starts: Vec::new(), extents: Vec::new() };
+        let mut map = ChunkMap { bits: block_bits(chunk_len), starts: Vec::new(), extent: None };
         let mut left = size;
         while left > 0 {
             let len = left.min(chunk_len);
@@ -154,14 +150,11 @@ impl Target<'_> {
             map.starts.push(start.unwrap_or(NULL_BLOCK));
             if let Some(start) = start {
                 let blocks = u32::try_from(blocks_for(len)).expect("allocated as such");
-                match map.extents.last_mut() {
-                    Some(last) if last.start + last.blocks == start => last.blocks += blocks,
-                    _ => map.extents.push(Extent { start, blocks }),
-                }
+                map.extent.get_or_insert(Extent { start, blocks: 0 }).blocks += blocks;
             }
             left -= len;
         }
-        if map.extents.is_empty() {
+        if map.extent.is_none() {
             // All of it is one hole: one chunk tells that as well.
             map.bits = block_bits(size.next_power_of_two());
             map.starts.truncate(1);
@@ -179,17 +172,18 @@ impl Target<'_> {
         let mut start = None;
         let mut done = 0;
         while done < len {
-            let piece_len = (len - done).min(PIECE_LEN);
-            if archive.hole_len() >= piece_len {
-                // Not one piece but all that fit, or 1 TiB of nothing takes its time.
-                let whole = len - done;
-                let hole = archive.hole_len().min(whole);
-                let hole = if hole == whole { hole } else { hole - hole % PIECE_LEN };
+            let left = len - done;
+            // What the archive says is a hole is skipped in whole blocks, so that little data in
+            // large holes makes few writes.
+            let hole = archive.hole_len();
+            let hole = if hole >= left { left } else { hole - hole % BLOCK_BYTES };
+            if hole > 0 {
                 archive.skip_hole(hole);
                 done += hole;
                 continue;
             }
-            let data_len = usize::try_from(piece_len).expect("at most a piece");
+            let run = archive.run_len().next_multiple_of(BLOCK_BYTES);
+            let data_len = usize::try_from(run.min(left).min(PIECE_LEN)).expect("at most a piece");
             let padded_len = data_len.next_multiple_of(BLOCK_LEN);
             let piece = self.output.piece(position + done, padded_len)?;
             let (data, padding) = piece.split_at_mut(data_len);
@@ -200,7 +194,7 @@ impl Target<'_> {
             } else if start.is_none() {
                 start = Some(self.output.allocate(blocks_for(len))?);
             }
-            done += piece_len;
+            done += data_len as u64;
         }
         Ok(start)
     }

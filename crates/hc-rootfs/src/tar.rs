@@ -182,6 +182,12 @@ impl<R: Read> Reader<R> {
         end.saturating_sub(self.content.position)
     }
 
+    /// Bytes from here to the next hole of the file, or to its end, with the hole before them.
+    pub(crate) fn run_len(&self) -> u64 {
+        let end = self.content.current.map_or(self.content.size, |data| data.start + data.len);
+        end - self.content.position
+    }
+
     /// Moves on by `len` bytes of the hole that the file is in.
     pub(crate) fn skip_hole(&mut self, len: u64) {
         debug_assert!(len <= self.hole_len(), "skipping past a hole");

@@ -106,8 +106,8 @@ pub(crate) struct Inode {
 /// What a later layer must know of an inode.
 #[derive(Debug)]
 pub(crate) enum InodeKind {
-    /// A regular file and where its data lies.
-    File(Extents),
+    /// A regular file and the blocks of its own that it has.
+    File(Option<Extent>),
     Symlink(Box<[u8]>),
     CharDevice,
     BlockDevice,
@@ -119,14 +119,6 @@ pub(crate) enum InodeKind {
 pub(crate) struct Extent {
     pub(crate) start: u32,
     pub(crate) blocks: u32,
-}
-
-/// The runs of blocks of one file, mostly none or one.
-#[derive(Debug)]
-pub(crate) enum Extents {
-    None,
-    One(Extent),
-    Many(Box<[Extent]>),
 }
 
 /// Where an entry goes: a name in a directory.
@@ -156,7 +148,12 @@ impl Tree {
         self.layer += 1;
     }
 
-    /// Blocks that no file uses any more, since the last call.
+    /// How many runs of blocks no file uses any more, since they were last taken.
+    pub(crate) fn freed_count(&self) -> usize {
+        self.freed.len()
+    }
+
+    /// Takes the blocks that no file uses any more.
     pub(crate) fn take_freed(&mut self) -> Vec<Extent> {
         std::mem::take(&mut self.freed)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Child, DirAttributes, DirId, Extents, InodeKind, Tree};
+use super::{Child, DirAttributes, DirId, InodeKind, Tree};
 use crate::error::Stop;
 
 impl Tree {
@@ -62,13 +62,9 @@ impl Tree {
             return;
         }
         match std::mem::replace(&mut inode.kind, InodeKind::Fifo) {
-            InodeKind::File(Extents::One(extent)) => self.freed.push(extent),
-            InodeKind::File(Extents::Many(extents)) => self.freed.extend(extents),
+            InodeKind::File(extent) => self.freed.extend(extent),
             InodeKind::Symlink(target) => self.name_bytes -= target.len() as u64,
-            InodeKind::File(Extents::None)
-            | InodeKind::CharDevice
-            | InodeKind::BlockDevice
-            | InodeKind::Fifo => {}
+            InodeKind::CharDevice | InodeKind::BlockDevice | InodeKind::Fifo => {}
         }
         self.unused_inodes.push(index);
     }

@@ -71,7 +71,7 @@ pub(crate) struct Node {
 }
 
 /// Files from here on are not read whole.
-const MAX_READ: u64 = 64 << 20;
+const MAX_READ: u64 = 16 << 20;
 
 /// Everything in an image by its path; the root's is empty.
 pub(crate) fn nodes(image: &[u8]) -> BTreeMap<Vec<u8>, Node> {

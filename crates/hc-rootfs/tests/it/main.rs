@@ -12,8 +12,10 @@ mod archive;
 mod dialects;
 mod hostile;
 mod image;
+mod kernel;
 mod layout;
 mod merge;
 mod model;
+mod mutation;
 
 mod sparse;

@@ -167,7 +167,7 @@ fn an_opaque_directory_hides_all_that_is_lower() {
     let variants = [mark(content(tar())), content(mark(tar())), mark(content(mark(tar())))];
     let variants = variants.map(|upper| [lower.clone(), upper]);
     check_all(
-        &variants.each_ref().map(|layers| layers.as_slice()),
+        &variants.each_ref().map(<[Archive; 2]>::as_slice),
         expect![[r#"
         040755 0:0 /
         040711 0:0 /d
@@ -325,7 +325,7 @@ fn a_hard_link_follows_links_to_directories_only() {
 
 #[test]
 fn nodes_of_all_kinds_are_kept() {
-    let node = |kind, path, device| Header { kind, path, device, ..Header::default() };
+    let node = |kind, path, device| Header { path, kind, device, ..Header::default() };
     check(
         &[tar()
             .entry(node(b'3', b"null", (1, 3)), b"")

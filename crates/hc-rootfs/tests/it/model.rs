@@ -54,11 +54,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What is no directory, shared by its names: attributes and content.
+type Leaf = Rc<(Meta, Vec<u8>)>;
+
 /// A tree that holds all there is.
 #[derive(Clone)]
 enum Tree {
     Dir(Meta, BTreeMap<Vec<u8>, Tree>),
-    Leaf(Rc<(Meta, Vec<u8>)>),
+    Leaf(Leaf),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl Tree {
         children.get_mut(name)?.dir(rest, make)
     }
 
-    fn leaf(&mut self, path: &[Vec<u8>]) -> Option<Rc<(Meta, Vec<u8>)>> {
+    fn leaf(&mut self, path: &[Vec<u8>]) -> Option<Leaf> {
         let (name, parents) = path.split_last()?;
         match self.dir(parents, false)?.get(name)? {
             Tree::Leaf(leaf) => Some(Rc::clone(leaf)),
@@ -292,7 +295,7 @@ fn flatten(tree: &Tree, path: Vec<u8>, into: &mut BTreeMap<Vec<u8>, Tree>) {
 }
 
 #[track_caller]
-fn check_node(path: &[u8], expected: &Tree, found: &Node, links: &[(&Rc<(Meta, Vec<u8>)>, u64)]) {
+fn check_node(path: &[u8], expected: &Tree, found: &Node, links: &[(&Leaf, u64)]) {
     let path = path.escape_ascii();
     let meta = Meta { mode: found.mode, xattrs: found.xattrs.clone() };
     match expected {

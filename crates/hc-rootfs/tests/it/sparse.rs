@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Holes: told by the archive, or found in what it stores.
 
+use std::fmt::Write as _;
+
 use erofs_rs::EroFS;
 use erofs_rs::backend::SliceImage;
 use erofs_rs::types::Layout;
@@ -36,7 +38,7 @@ fn read_at(image: &Image, path: &str, at: u64, len: usize) -> Vec<u8> {
 fn sparse(path: &str, size: u64, places: &[u64], data: &[u8]) -> Archive {
     let mut map = format!("{}\n", places.len());
     for place in places {
-        map += &format!("{place}\n{}\n", data.len());
+        writeln!(map, "{place}\n{}", data.len()).unwrap();
     }
     let mut body = map.into_bytes();
     body.resize(body.len().next_multiple_of(512), 0);
