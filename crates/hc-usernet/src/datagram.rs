@@ -280,7 +280,7 @@ impl DatagramFlows {
             match poll_recv(socket, &mut cx, |socket| socket.try_recv_from(&mut self.scratch)) {
                 Poll::Ready(Ok((len, address))) => {
                     let client = Client { port: index, address };
-                    let guest = SocketAddr::new(guest, port.guest_port);
+                    let guest = SocketAddr::new(guest, port.target);
                     if let Some(ends) = self.client_flow(client, guest, replies) {
                         replies.datagram(&ends, &self.scratch[..len], output);
                     }
@@ -380,7 +380,7 @@ const EPHEMERAL_FIRST: u16 = 0xc000;
 fn send_now(mut send: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
     match send() {
         Err(Errno::CONNREFUSED) => Ok(send()?),
-        sent => Ok(sent?),
+        done => Ok(done?),
     }
 }
 

@@ -179,10 +179,8 @@ fn transport(
                 return None;
             }
             let opens = tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin();
-            Some(match opens {
-                true => Purpose::Syn(flow(tcp.src_port(), tcp.dst_port())),
-                false => Purpose::Stack,
-            })
+            let flow = flow(tcp.src_port(), tcp.dst_port());
+            Some(if opens { Purpose::Syn(flow) } else { Purpose::Stack })
         }
         IpProtocol::Udp => {
             let udp = UdpPacket::new_checked(payload).ok()?;

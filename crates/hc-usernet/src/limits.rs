@@ -43,7 +43,7 @@ pub(crate) const TURNS_PER_POLL: usize = 16;
 
 /// A UDP flow this long unused is over. RFC 4787 asks NATs for two minutes; protocols that keep a
 /// flow open send at least every 30 seconds because common home routers allow no more.
-pub(crate) const UDP_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const UDP_IDLE: Duration = Duration::from_mins(1);
 
 /// The same for a DNS query: resolvers give up or ask again after at most 5 seconds (resolv.conf's
 /// default), and each query commonly comes from a port of its own.

@@ -64,14 +64,16 @@ impl BoundPort {
         };
         let socket = socket.map_err(|source| Error::Setup { what: "published port", source })?;
         let waker = ready.waker(Token::Port(index));
-        Ok(Port { guest_port: self.bound.guest_port, host: self.bound.host, socket, waker })
+        Ok(Port { target: self.bound.guest_port, host: self.bound.host, socket, waker })
     }
 }
 
 /// A published port that is served.
 #[derive(Debug)]
 pub(crate) struct Port {
-    pub(crate) guest_port: u16,
+    /// The guest's port.
+    pub(crate) target: u16,
+    /// Where the host listens.
     pub(crate) host: SocketAddr,
     pub(crate) socket: PortSocket,
     pub(crate) waker: Waker,

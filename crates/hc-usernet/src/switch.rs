@@ -103,10 +103,8 @@ impl Switch {
             Purpose::Stack => self.stack.ingress(frame, output),
             Purpose::Syn(ends) => self.syn(ends, frame, output),
             Purpose::Datagram(ends, payload) => {
-                let kind = match self.addresses.is_dns(ends.remote) {
-                    true => Kind::Dns,
-                    false => Kind::Udp,
-                };
+                let is_dns = self.addresses.is_dns(ends.remote);
+                let kind = if is_dns { Kind::Dns } else { Kind::Udp };
                 self.datagram(Key { kind, ends }, payload, frame, output);
             }
             // The gateway and the DNS server themselves are there.
@@ -237,7 +235,7 @@ impl Switch {
             self.next_sweep.get_or_insert_with(|| Instant::now() + SWEEP_EVERY);
             return;
         };
-        let guest = SocketAddr::new(self.guest, port.guest_port);
+        let guest = SocketAddr::new(self.guest, port.target);
         let mut cx = Context::from_waker(&port.waker);
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.tcp.has_room() {

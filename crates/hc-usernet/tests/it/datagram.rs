@@ -13,7 +13,7 @@ use crate::guest::{Guest, host_allowed};
 use crate::packet::{self, DNS, GATEWAY, GATEWAY6, Icmp};
 
 /// A UDP socket of the guest on `port`.
-fn bind(guest: &mut Guest, port: u16) -> SocketHandle {
+pub(crate) fn bind(guest: &mut Guest, port: u16) -> SocketHandle {
     let buffer =
         || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 16], vec![0; 256 << 10]);
     let mut socket = udp::Socket::new(buffer(), buffer());
@@ -21,35 +21,30 @@ fn bind(guest: &mut Guest, port: u16) -> SocketHandle {
     guest.sockets.add(socket)
 }
 
-fn send(guest: &mut Guest, socket: SocketHandle, to: impl Into<SocketAddr>, payload: &[u8]) {
+/// Sends a datagram.
+pub(crate) fn send(
+    guest: &mut Guest,
+    socket: SocketHandle,
+    to: impl Into<SocketAddr>,
+    payload: &[u8],
+) {
     guest.sockets.get_mut::<udp::Socket<'_>>(socket).send_slice(payload, to.into()).unwrap();
 }
 
-async fn receive(guest: &mut Guest, socket: SocketHandle) -> (Vec<u8>, SocketAddr) {
+/// The next datagram, and from where it came.
+pub(crate) async fn receive(guest: &mut Guest, socket: SocketHandle) -> (Vec<u8>, SocketAddr) {
     guest
         .until("a datagram", |guest| {
             let socket = guest.sockets.get_mut::<udp::Socket<'_>>(socket);
             let (payload, from) = socket.recv().ok()?;
-            Some((payload.to_vec(), (from.endpoint.addr, from.endpoint.port)))
+            let from = SocketAddr::new(from.endpoint.addr.into(), from.endpoint.port);
+            Some((payload.to_vec(), from))
         })
         .await
-        .map_from()
 }
 
-/// smoltcp's endpoint as the standard library's.
-trait MapFrom {
-    fn map_from(self) -> (Vec<u8>, SocketAddr);
-}
-
-impl MapFrom for (Vec<u8>, (smoltcp::wire::IpAddress, u16)) {
-    fn map_from(self) -> (Vec<u8>, SocketAddr) {
-        let (payload, (address, port)) = self;
-        (payload, SocketAddr::new(address.into(), port))
-    }
-}
-
-/// Echoes datagrams, each after its sender's address has been asked for none.
-async fn echo_server(host: &str) -> u16 {
+/// Echoes datagrams; the port where it does.
+pub(crate) async fn echo_server(host: &str) -> u16 {
     let socket = UdpSocket::bind((host, 0)).await.unwrap();
     let port = socket.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -146,7 +141,7 @@ async fn old_flows_make_room_for_new_ones() {
 }
 
 /// A resolver that answers every query with the query and a mark, over UDP and TCP.
-async fn resolver(mark: u8) -> SocketAddr {
+pub(crate) async fn resolver(mark: u8) -> SocketAddr {
     let (udp, tcp) = loop {
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         // The same port of the other transport may be taken by another test.

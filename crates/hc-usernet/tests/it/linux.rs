@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sha2::{Digest, Sha256};
 
 use crate::guest::{host_allowed, pattern};
-use crate::namespace::ip;
+use crate::namespace::{ip, skip};
 use crate::packet::{GATEWAY, GATEWAY6};
 
 const LARGE: usize = 64 << 20;
@@ -33,13 +33,11 @@ impl LinuxGuest {
     /// `None`, with the reason told, where this machine does not let us.
     fn start(test: &str, config: Config) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: network name spaces need root");
-            return None;
+            return skip("network name spaces need root");
         }
         let name = format!("hc-{test}-{}", std::process::id());
         if !ip(&format!("netns add {name}")) {
-            eprintln!("skipped: `ip netns` cannot make network name spaces here");
-            return None;
+            return skip("`ip netns` cannot make network name spaces here");
         }
         let network = Network::bind(config).unwrap();
         let published = network.published().to_vec();
@@ -47,8 +45,7 @@ impl LinuxGuest {
         let (stream, other) = UnixStream::pair().unwrap();
         let mut guest = Self { name, published, stream, network: None };
         let Ok(tap) = guest.run(open_tap).join().unwrap() else {
-            eprintln!("skipped: /dev/net/tun does not open");
-            return None;
+            return skip("/dev/net/tun does not open");
         };
         let name = &guest.name;
         let mac = told.mac.map(|byte| format!("{byte:02x}")).join(":");

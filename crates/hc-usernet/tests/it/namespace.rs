@@ -37,12 +37,18 @@ pub(crate) fn ip(arguments: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// Says why a test does not run here.
+#[expect(clippy::print_stderr, reason = "this is how a test tells that it was skipped")]
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
+    eprintln!("skipped: {reason}");
+    None
+}
+
 impl World {
     /// `None`, with the reason told, where this machine does not let us.
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: network name spaces need root");
-            return None;
+            return skip("network name spaces need root");
         }
         let name = |side| format!("hc-{test}-{side}-{}", std::process::id());
         let world = Self { host: name("h"), outside: name("o") };
@@ -59,8 +65,7 @@ impl World {
                     && ip(&format!("-n {side} link set lo up"))
             });
         if !made {
-            eprintln!("skipped: `ip netns` cannot make network name spaces here");
-            return None;
+            return skip("`ip netns` cannot make network name spaces here");
         }
         Some(world)
     }
