@@ -102,7 +102,7 @@ impl Archive {
                     return Err(Error::too_large(quoted(&name), limits.layer_bytes));
                 }
                 inserter.check_room(claimed)?;
-                let (digest, size) = inserter.insert(entry, &name, Some(claimed))?;
+                let (digest, size) = inserter.insert(entry, &printable(&name), Some(claimed))?;
                 if size != claimed {
                     return Err(Error::malformed("the archive", "it ends in the middle of a file"));
                 }

@@ -24,8 +24,8 @@
 //! # Invariants
 //!
 //! - A file outside `tmp/` and `locks/` is complete: it was renamed there when it was.
-//! - Root file systems and `index.json` are synced before they get their names. Layers are not,
-//!   because each is hashed again before it is used again.
+//! - What `index.json` leads to survives a power cut: blobs and root file systems are synced before
+//!   it names them, and it is synced itself.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -180,7 +180,7 @@ impl Layout {
     fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
         let mut temp = self.temp_unleased()?;
         temp.file.write_all(content).map_err(|e| Error::store("write", &temp.path, e))?;
-        temp.persist(path, Sync::Yes)
+        temp.persist(path, Sync::Now)
     }
 
     /// Replaces `index.json`.
@@ -193,8 +193,17 @@ impl Layout {
         let digest = Digest::of(content);
         let mut temp = self.temp(lease)?;
         temp.file.write_all(content).map_err(|e| Error::store("write", &temp.path, e))?;
-        temp.persist(&self.blob(&digest), Sync::Yes)?;
+        temp.persist(&self.blob(&digest), Sync::Later)?;
         Ok(digest)
+    }
+
+    /// Sees to it that blobs are on the disk. Much of them is there already: the kernel starts to
+    /// write long before it is asked to.
+    pub(crate) fn sync_blobs<'a>(&self, blobs: impl Iterator<Item = &'a Digest>) -> Result<()> {
+        for digest in blobs {
+            sync_path(&self.blob(digest))?;
+        }
+        sync_path(&self.blobs())
     }
 
     /// Reads a small blob and checks its digest; `None` if it is not there.
@@ -232,6 +241,11 @@ impl Layout {
     }
 }
 
+fn sync_path(path: &Path) -> Result<()> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|e| Error::store("sync", path, e))
+}
+
 /// Reads a whole file of at most `limit` bytes; `None` if it is not there.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
@@ -252,9 +266,9 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 /// Whether a file must survive a power cut right after it got its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
-    Yes,
-    /// Its content is checked again before it is used again.
-    No,
+    Now,
+    /// Later, by [`Layout::sync_blobs`], or never if nothing comes to need it.
+    Later,
 }
 
 /// A file in `tmp/` that is on its way to its place.
@@ -270,17 +284,15 @@ impl TempFile {
     pub(crate) fn persist(mut self, path: &Path, sync: Sync) -> Result<()> {
         rustix::fs::fchmod(&self.file, rustix::fs::Mode::from_raw_mode(FINISHED_MODE))
             .map_err(|e| Error::store("change the mode of", &self.path, e.into()))?;
-        if sync == Sync::Yes {
+        if sync == Sync::Now {
             self.file.sync_all().map_err(|e| Error::store("sync", &self.path, e))?;
         }
         fs::rename(&self.path, path).map_err(|e| Error::store("rename", &self.path, e))?;
         self.persisted = true;
-        if sync == Sync::Yes {
-            let dir = path.parent().expect("every place in a store is below its root");
-            let synced = File::open(dir).and_then(|dir| dir.sync_all());
-            synced.map_err(|e| Error::store("sync", dir, e))?;
+        match sync {
+            Sync::Now => sync_path(path.parent().expect("a place in a store is below its root")),
+            Sync::Later => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -68,7 +68,7 @@ pub use image::{Image, ImageSummary, Layer};
 pub use import::ImportOptions;
 pub use limits::Limits;
 pub use load::LoadedImage;
-pub use manifest::Packing;
+pub use manifest::{DocumentKind, Packing, recognise};
 pub use progress::{Event, Progress, Silent, Stage};
 pub use pull::{PullOptions, PullPolicy};
 pub use reference::Reference;

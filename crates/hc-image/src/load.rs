@@ -110,6 +110,8 @@ impl Store {
             let entry = Entry { descriptor: candidate.manifest.clone(), names: Vec::new() };
             let image = self.load_image(&entry)?;
             self.build_rootfs(lease, &image, fresh, progress)?;
+            let layers = image.layers.iter().map(|layer| &layer.digest);
+            self.layout.sync_blobs([&image.manifest, &image.id].into_iter().chain(layers))?;
             candidate.manifest.platform = Some(Platform {
                 architecture: image.config.architecture,
                 os: image.config.os,
@@ -198,13 +200,13 @@ impl Store {
         if entry.size > self.limits.manifest_bytes {
             return Err(Error::too_large("manifest", self.limits.manifest_bytes));
         }
-        tree.fetch(entry, "manifest")?;
+        self.bring(tree, entry, "manifest")?;
         let spooled = Spooled { digest: entry.digest, size: entry.size };
         match Document::parse(&self.small(spooled, "manifest")?, &self.limits)? {
             Document::Manifest(manifest) => {
-                tree.fetch(&manifest.config, "image configuration")?;
+                self.bring(tree, &manifest.config, "image configuration")?;
                 for layer in &manifest.layers {
-                    tree.fetch(layer, "layer")?;
+                    self.bring(tree, layer, "layer")?;
                 }
                 Ok(Descriptor::new(entry.media_type.clone(), entry.digest, entry.size))
             }
@@ -213,6 +215,16 @@ impl Store {
                 Err(Error::malformed("index.json", "too many indexes lead from one to the next"))
             }
         }
+    }
+
+    /// Makes sure that a blob is in the store and as long as it was said to be.
+    fn bring(&self, tree: &Tree<'_>, blob: &Descriptor, what: &str) -> Result<()> {
+        tree.fetch(blob, what)?;
+        if self.layout.has_blob(&blob.digest, blob.size) {
+            return Ok(());
+        }
+        let reason = format!("it has not the {} bytes that it should have", blob.size);
+        Err(Error::malformed(format!("{what} {}", blob.digest), reason))
     }
 
     fn descend_index(&self, index: &Index, tree: &Tree<'_>, depth: usize) -> Result<Descriptor> {

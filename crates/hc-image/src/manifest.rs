@@ -307,6 +307,38 @@ impl DockerEntry {
     }
 }
 
+/// What a document that came from outside is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentKind {
+    /// One image.
+    Manifest,
+    /// Several images under one name.
+    Index,
+    /// The table of contents of a docker-archive.
+    DockerArchive,
+    /// What an image says about itself.
+    Config,
+}
+
+/// Reads bytes as every kind of document that comes from outside, and says as what they pass.
+///
+/// This is the door through which fuzzing reaches the parsers; it does what they do.
+pub fn recognise(bytes: &[u8], limits: &Limits) -> Option<DocumentKind> {
+    match Document::parse(bytes, limits) {
+        Ok(Document::Manifest(_)) => return Some(DocumentKind::Manifest),
+        Ok(Document::Index(index)) => {
+            // Choosing reads what parsing did not.
+            let _ = index.pick();
+            return Some(DocumentKind::Index);
+        }
+        Err(_) => {}
+    }
+    if DockerEntry::parse_all(bytes, limits).is_ok() {
+        return Some(DocumentKind::DockerArchive);
+    }
+    crate::ImageConfig::parse(bytes, limits).is_ok().then_some(DocumentKind::Config)
+}
+
 fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: String) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|source| Error::Json { what, source })
 }

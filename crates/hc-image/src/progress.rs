@@ -26,7 +26,8 @@ pub enum Stage {
 pub struct Event<'a> {
     /// What is being done.
     pub stage: Stage,
-    /// To what: a short digest, the name of a part of an archive, or an image name.
+    /// To what: a short digest, the name of a part of an archive without control characters, or an
+    /// image name.
     pub item: &'a str,
     /// Bytes behind us.
     pub done: u64,
@@ -36,7 +37,7 @@ pub struct Event<'a> {
 
 /// Hears of progress and may ask to stop.
 ///
-/// Both methods are called from the working threads about once a mebibyte, so they must be quick.
+/// Both methods are called from the working threads every few mebibytes, so they must be quick.
 pub trait Progress: Send + Sync {
     /// Hears one event.
     fn report(&self, event: Event<'_>);

@@ -202,10 +202,7 @@ impl Pull {
         }
         // Made beforehand: a closure inside the stream would keep this future from being `Send`.
         let fetches: Vec<_> = layers.into_iter().map(|layer| self.fetch_blob(layer)).collect();
-        futures_util::stream::iter(fetches)
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await
+        futures_util::stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await
     }
 
     fn report(&self, stage: Stage, blob: &Descriptor, done: u64) {

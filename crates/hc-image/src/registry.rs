@@ -196,7 +196,7 @@ impl Registry {
             Error::malformed(format!("the answer of registry {}", self.host()), reason)
         };
         let mut url = Url::parse(realm).map_err(|_| broken("its token service is no URL"))?;
-        if url.scheme() != "https" && !(self.plain && url.scheme() == "http") {
+        if !self.may_ask(&url) {
             return Err(broken("its token service is not behind TLS"));
         }
         {
@@ -227,6 +227,19 @@ impl Registry {
             .map_err(|_| broken("its token has forbidden characters"))?;
         header.set_sensitive(true);
         Ok(header)
+    }
+
+    /// Whether a login may go to this token service: over TLS to any, because the registry's word
+    /// came over TLS; in the clear only to where the registry itself is spoken to in the clear.
+    fn may_ask(&self, service: &Url) -> bool {
+        let host = service.host_str().unwrap_or_default();
+        let own = Url::parse(&self.base).ok();
+        let same = own.as_ref().and_then(Url::host_str) == Some(host);
+        match service.scheme() {
+            "https" => !host.is_empty(),
+            "http" => self.plain && (same || is_loopback(host)),
+            _ => false,
+        }
     }
 
     fn basic_header(&self) -> Option<HeaderValue> {

@@ -70,7 +70,7 @@ impl Store {
             merge(&temp.file, options, image.layers.len(), &receiver)
         });
         merged.map_err(|error| self.explain(&item, room, error))?;
-        temp.persist(&path, Sync::Yes)?;
+        temp.persist(&path, Sync::Now)?;
         progress.report(Event { stage: Stage::Done, item: &item, done: bytes, total });
         Ok(())
     }

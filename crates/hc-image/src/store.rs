@@ -326,7 +326,7 @@ impl<'a> Inserter<'a> {
         }
         self.report(item, done, total)?;
         let (digest, size) = reader.finish();
-        temp.persist(&self.layout.blob(&digest), Sync::No)?;
+        temp.persist(&self.layout.blob(&digest), Sync::Later)?;
         Ok((digest, size))
     }
 

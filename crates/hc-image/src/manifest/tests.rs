@@ -98,6 +98,21 @@ fn our_own_manifest_reads_back_the_same() {
 }
 
 #[test]
+fn documents_are_recognised_by_what_is_in_them() {
+    let limits = Limits::default();
+    let manifest = manifest(OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar");
+    for (json, kind) in [
+        (manifest.as_str(), Some(DocumentKind::Manifest)),
+        (r#"{"schemaVersion":2,"manifests":[]}"#, Some(DocumentKind::Index)),
+        (r#"[{"Config":"c","Layers":[]}]"#, Some(DocumentKind::DockerArchive)),
+        (r#"{"os":"linux"}"#, Some(DocumentKind::Config)),
+        ("17", None),
+    ] {
+        assert_eq!(recognise(json.as_bytes(), &limits), kind, "{json}");
+    }
+}
+
+#[test]
 fn foreign_text_cannot_drive_a_terminal() {
     assert_eq!(printable("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
     assert_eq!(printable(&"x".repeat(1000)).len(), 200);

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hc_image::{Digest, Error, Event, ImportOptions, Kind, Limits, Progress, Silent, Store};
+use proptest::prelude::*;
 use serde_json::json;
 use tar::EntryType;
 
@@ -149,6 +150,10 @@ fn blobs_whose_name_lies() {
     check(&tar.finish(), "a blob in the archive has digest");
     let tar = oci_archive(&index(&[image.descriptor()]), &[&image.blobs[0], &image.manifest]);
     check(&tar.finish(), "it lacks image configuration");
+    let mut longer = image.descriptor();
+    longer["size"] = json!(image.manifest.len() + 1);
+    let tar = oci_archive(&index(&[longer]), &[&image.manifest]);
+    check(&tar.finish(), "bytes that it should have");
     let tar = oci_archive(&index(&[]), &[]).file("blobs/sha256/../../x", "x");
     check(&tar.finish(), "index.json is not usable: it lists no image");
     let tar = oci_archive(&index(&[]), &[]).file("blobs/sha256/short", "x");
@@ -335,6 +340,36 @@ fn a_disk_that_fills_while_we_write() {
     }
     // And a small image still fits.
     store.load(&good().bytes()[..], &Silent).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_damage_gives_an_image_or_nothing(
+        at in any::<prop::sample::Index>(),
+        damage in prop::collection::vec(any::<u8>(), 1..12),
+        packing in 0..3,
+    ) {
+        let mut bytes = good().bytes();
+        if packing == 0 {
+            bytes = gzip(&bytes);
+        } else if packing == 1 {
+            let layers = [layer("a", "one")];
+            let image = OciImage::new(&layers, &layers);
+            let blobs = [&image.blobs[0], &image.blobs[1], &image.manifest];
+            bytes = oci_archive(&index(&[image.descriptor()]), &blobs.map(Vec::as_slice)).finish();
+        }
+        let at = at.index(bytes.len());
+        for (byte, damage) in bytes[at..].iter_mut().zip(damage) {
+            *byte = damage;
+        }
+        let test = TestStore::new();
+        match test.store.load(&bytes[..], &Silent) {
+            Ok(loaded) => prop_assert_eq!(test.store.list().unwrap().len(), loaded.len()),
+            Err(_) => test.assert_empty(),
+        }
+    }
 }
 
 /// Cancels at the n-th look.

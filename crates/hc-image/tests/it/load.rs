@@ -154,6 +154,18 @@ fn oci_layout_directory_loads() {
 }
 
 #[test]
+fn an_image_without_layers_is_an_image() {
+    let test = TestStore::new();
+    let archive = DockerArchive::new("scratch", &[]);
+    let image = test.store.load(&archive.bytes()[..], &Silent).unwrap().remove(0).image;
+    assert_eq!((image.id, image.layers.len()), (archive.id(), 0));
+    let to = test.dir.path().join("tree");
+    if extract(&test.store.rootfs_path(&image.chain_id), &to) {
+        assert_eq!(fs::read_dir(to).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn all_images_of_an_archive_load_or_none() {
     let (a, b) = (layers(), vec![layer("b", "b")]);
     let (first, second) = (DockerArchive::new("a", &a), DockerArchive::new("b", &b));

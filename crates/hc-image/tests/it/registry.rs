@@ -420,6 +420,7 @@ fn hostile_tokens_and_token_services_are_refused() {
         ("17", None, "its token does not parse"),
         (r#""bad""#, None, "401 Unauthorized"),
         (r#""x""#, Some("ftp://127.0.0.1/token"), "not behind TLS"),
+        (r#""x""#, Some("http://203.0.113.1/token"), "not behind TLS"),
         (r#""x""#, Some("::"), "no URL"),
     ] {
         let server = token_server(token, realm);
