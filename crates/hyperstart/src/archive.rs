@@ -31,6 +31,7 @@ pub(crate) fn run(program: &Program) -> u8 {
 }
 
 fn attempt(program: &Program) -> io::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::empty()); // Archives say what modes they want.
     let root = Root::open("/")?;
     // Files and not the library's streams: those look for the ends of lines.
     let input = File::from(rustix::io::dup(rustix::stdio::stdin())?);

@@ -36,7 +36,10 @@ const CONTROLLERS: [&str; 5] = ["cpu", "memory", "io", "pids", "cpuset"];
 const MODULE_INIT_COMPRESSED_FILE: i32 = 4;
 
 /// Kernel settings that images count on, as Docker's hosts have them.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 5] = [
+    // Links in shared directories are no trap for those with more rights.
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_symlinks", "1"),
     // Any group may send ICMP echo by datagram sockets, so that `ping` needs no capability.
     ("net/ipv4/ping_group_range", "0 2147483647"),
     // Ports below 1024 are open to all users of a container.

@@ -50,16 +50,35 @@ const RULES: [Rule; 11] = [
     character(136, None),  // pts/*
 ];
 
+/// What `BPF_PROG_ATTACH` takes.
+#[repr(C)]
+struct Attach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+/// What `BPF_PROG_LOAD` takes.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    licence: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach: u32,
+}
+
 /// Forbids the processes of a control group every device but the usual ones.
 pub(crate) fn restrict(cgroup: impl AsFd) -> io::Result<()> {
     let program = load(&compile(&RULES))?;
-    #[repr(C)]
-    struct Attach {
-        target: u32,
-        program: u32,
-        kind: u32,
-        flags: u32,
-    }
     let mut attributes = Attach {
         target: cgroup.as_fd().as_raw_fd().unsigned_abs(),
         program: program.as_raw_fd().unsigned_abs(),
@@ -72,21 +91,6 @@ pub(crate) fn restrict(cgroup: impl AsFd) -> io::Result<()> {
 
 /// Hands a program to the kernel.
 fn load(program: &[u64]) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        licence: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel_version: u32,
-        flags: u32,
-        name: [u8; 16],
-        interface: u32,
-        expected_attach: u32,
-    }
     let mut attributes = Load {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,
         instruction_count: u32::try_from(program.len()).unwrap_or(u32::MAX),

@@ -44,8 +44,7 @@ pub(crate) fn disk(serial: &str) -> Result<PathBuf> {
 
 /// The number of the interface with this Ethernet address.
 pub(crate) fn interface(mac: [u8; 6]) -> Result<u32> {
-    let [a, b, c, d, e, f] = mac;
-    let address = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    let address = mac.map(|byte| format!("{byte:02x}")).join(":");
     find(&format!("interface {address}"), || {
         let entry = entries("/sys/class/net").find(|entry| {
             fs::read_to_string(entry.join("address")).is_ok_and(|found| found.trim_end() == address)

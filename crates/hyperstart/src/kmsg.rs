@@ -10,6 +10,11 @@ use rustix::system::RebootCommand;
 /// The longest line; the kernel cuts at about 1,000 bytes.
 const LINE_MAX: usize = 900;
 
+/// Logs how far PID 1 is, for those who look where the time of a boot goes.
+pub(crate) fn note(message: &str) {
+    write(6, message);
+}
+
 /// Logs something odd that was dealt with. Boot parameters decide whether the console shows it.
 pub(crate) fn warn(message: &str) {
     write(4, message);

@@ -156,11 +156,10 @@ mod tests {
     /// Fields as text, so that a wrong byte shows where it is. Little-endian machines only.
     #[track_caller]
     fn check(message: Vec<u8>, expected: &str) {
-        let hex: Vec<String> = message
-            .chunks(4)
-            .map(|word| word.iter().map(|b| format!("{b:02x}")).collect())
-            .collect();
-        assert_eq!(hex.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
+        let byte = |byte: &u8| format!("{byte:02x}");
+        let word = |word: &[u8]| word.iter().map(byte).collect::<Vec<_>>().concat();
+        let words: Vec<String> = message.chunks(4).map(word).collect();
+        assert_eq!(words.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 
     #[test]

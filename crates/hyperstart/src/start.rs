@@ -28,6 +28,7 @@ fn boot() -> Result<Init> {
     let children = sys::child_signals().attempt(|| "watch for children".into())?;
     let channel = Channel::open()?;
     network::loopback_up()?;
+    kmsg::note("ready for the host");
     Init::new(channel, children, null).attempt(|| "watch the channel".into())
 }
 

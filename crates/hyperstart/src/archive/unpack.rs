@@ -65,32 +65,20 @@ impl Unpacker<'_> {
             return Ok(()); // So is the directory to unpack into, which keeps what it is.
         }
         let parent = self.root.ensure_directory(parent)?;
-        if self.make_room(&parent, name, entry.kind)? {
+        if make_room(&parent, name, entry.kind)? {
             return Ok(());
         }
         match entry.kind {
             Kind::File => return self.file(&parent, name, entry, bytes),
+            Kind::Directory => return self.directory(&parent, name, entry, path.clone()),
             Kind::HardLink => return self.hard_link(&parent, name, entry),
             Kind::Symlink => rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), &parent, name)?,
-            Kind::Directory => rustix::fs::mkdirat(&parent, name, Mode::RWXU)?,
-            Kind::Character => self.node(&parent, name, entry, FileType::CharacterDevice)?,
-            Kind::Block => self.node(&parent, name, entry, FileType::BlockDevice)?,
-            Kind::Fifo => self.node(&parent, name, entry, FileType::Fifo)?,
+            Kind::Character => make_node(&parent, name, entry, FileType::CharacterDevice)?,
+            Kind::Block => make_node(&parent, name, entry, FileType::BlockDevice)?,
+            Kind::Fifo => make_node(&parent, name, entry, FileType::Fifo)?,
         }
-        self.set_owner(&parent, name, entry)?;
-        match entry.kind {
-            Kind::Symlink => {}
-            Kind::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
-                set_attributes(&made, entry)?;
-                if self.directories.len() < DIRECTORIES_MAX {
-                    self.directories.push((path.clone(), times(entry)));
-                }
-                return Ok(());
-            }
-            _ => rustix::fs::chmodat(&parent, name, mode(entry), AtFlags::empty())?,
-        }
+        let (uid, gid) = self.owner(entry);
+        rustix::fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(rustix::fs::utimensat(&parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -112,24 +100,6 @@ impl Unpacker<'_> {
         Ok(place)
     }
 
-    /// Removes what has the name, unless it is a directory and stays one; says whether it does.
-    fn make_room(&self, parent: &OwnedFd, name: &OsStr, kind: Kind) -> io::Result<bool> {
-        let found = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(false),
-            found => FileType::from_raw_mode(found?.st_mode),
-        };
-        match (found, kind) {
-            (FileType::Directory, Kind::Directory) => Ok(true),
-            (FileType::Directory, _) => Err(Errno::ISDIR.into()),
-            // A link to a directory serves as one: `/bin` often is.
-            (FileType::Symlink, Kind::Directory) if leads_to_directory(parent, name) => Ok(true),
-            _ => {
-                rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-                Ok(false)
-            }
-        }
-    }
-
     fn file(
         &self,
         parent: &OwnedFd,
@@ -142,9 +112,25 @@ impl Unpacker<'_> {
         let made = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(made);
         io::copy(bytes, &mut file)?;
-        self.set_owner(parent, name, entry)?;
-        set_attributes(&file, entry)?;
+        self.set_attributes(&file, entry)?;
         Ok(rustix::fs::futimens(&file, &times(entry))?)
+    }
+
+    fn directory(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        entry: &Entry,
+        path: PathBuf,
+    ) -> io::Result<()> {
+        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        self.set_attributes(&made, entry)?;
+        if self.directories.len() < DIRECTORIES_MAX {
+            self.directories.push((path, times(entry)));
+        }
+        Ok(())
     }
 
     fn hard_link(&self, parent: &OwnedFd, name: &OsStr, entry: &Entry) -> io::Result<()> {
@@ -156,22 +142,24 @@ impl Unpacker<'_> {
         Ok(rustix::fs::linkat(&from, old, parent, name, AtFlags::empty())?)
     }
 
-    fn node(
-        &self,
-        parent: &OwnedFd,
-        name: &OsStr,
-        entry: &Entry,
-        kind: FileType,
-    ) -> rustix::io::Result<()> {
-        let (major, minor) = entry.device;
-        rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), makedev(major, minor))
+    /// Sets owner, extended attributes and mode, in this order: a change of the owner clears some
+    /// of both.
+    fn set_attributes(&self, file: impl AsFd, entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = self.owner(entry);
+        rustix::fs::fchown(&file, uid, gid)?;
+        for (name, value) in &entry.xattrs {
+            match rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty()) {
+                // The file system, or the container's rights, have no room for it.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rustix::fs::fchmod(&file, mode(entry))?)
     }
 
-    fn set_owner(&self, parent: &OwnedFd, name: &OsStr, entry: &Entry) -> io::Result<()> {
+    fn owner(&self, entry: &Entry) -> (Option<Uid>, Option<Gid>) {
         let (uid, gid) = if self.keep_owner { (entry.uid, entry.gid) } else { (0, 0) };
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags)?)
+        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
     }
 
     /// Sets the times of new directories, now that nothing changes them any more.
@@ -186,21 +174,38 @@ impl Unpacker<'_> {
     }
 }
 
+/// Removes what has the name, unless it is a directory and stays one; says whether it does.
+fn make_room(parent: &OwnedFd, name: &OsStr, kind: Kind) -> io::Result<bool> {
+    let found = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(false),
+        found => FileType::from_raw_mode(found?.st_mode),
+    };
+    match (found, kind) {
+        (FileType::Directory, Kind::Directory) => Ok(true),
+        (FileType::Directory, _) => Err(Errno::ISDIR.into()),
+        // A link to a directory serves as one: `/bin` often is.
+        (FileType::Symlink, Kind::Directory) if leads_to_directory(parent, name) => Ok(true),
+        _ => {
+            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+            Ok(false)
+        }
+    }
+}
+
+/// Makes a device node or pipe, with its final mode at once: changing it later would go by name.
+fn make_node(
+    parent: &OwnedFd,
+    name: &OsStr,
+    entry: &Entry,
+    kind: FileType,
+) -> rustix::io::Result<()> {
+    let (major, minor) = entry.device;
+    rustix::fs::mknodat(parent, name, kind, mode(entry), makedev(major, minor))
+}
+
 fn leads_to_directory(parent: &OwnedFd, name: &OsStr) -> bool {
     rustix::fs::statat(parent, name, AtFlags::empty())
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-/// Sets extended attributes and mode; after the owner, whose change would clear some of both.
-fn set_attributes(file: impl AsFd, entry: &Entry) -> io::Result<()> {
-    for (name, value) in &entry.xattrs {
-        match rustix::fs::fsetxattr(&file, &name[..], value, XattrFlags::empty()) {
-            // The file system, or the container's rights, have no room for it.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(rustix::fs::fchmod(&file, mode(entry))?)
 }
 
 fn mode(entry: &Entry) -> Mode {

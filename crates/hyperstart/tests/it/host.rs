@@ -18,7 +18,7 @@ use hc_spec::{
 use crate::machine::{Devices, IMAGE, Machine, SCRATCH};
 
 /// How long anything may take on a slow and busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// How long to wait for the line before looking at the clock again.
 const TICK: Duration = Duration::from_millis(50);
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-const APPLETS: &str = "sh cat cp cut date dd df echo env false grep head hostname id kill ln ls \
+const APPLETS: &str = "sh cat cp cut date dd df dmesg echo env false grep head hostname id kill ln ls \
                        mkdir mknod mount nc nproc printf ps pwd readlink rm setsid sha256sum sleep \
                        stat stty tail test touch true tty umount wc yes";
 
