@@ -19,6 +19,8 @@ use crate::{EntryFault, Error, Limits};
 
 /// Linux gives and takes at most so many bytes of attributes, and the root's place has no more.
 const MAX_XATTR_BYTES: usize = 64 << 10;
+/// The largest chunk that the format has: a file that is one hole is one chunk.
+const MAX_FILE_BYTES: u64 = 1 << 43;
 /// Runs of unused blocks that are noted before they are given back; else a layer that replaces one
 /// file a billion times could fill memory.
 const MAX_FREED_EXTENTS: usize = 1 << 16;
@@ -66,6 +68,7 @@ impl<'f> Builder<'f> {
     pub fn new(out: &'f File, mut options: Options) -> Result<Builder<'f>, Error> {
         let limits = &mut options.limits;
         limits.max_xattr_bytes = limits.max_xattr_bytes.min(MAX_XATTR_BYTES);
+        limits.max_file_bytes = limits.max_file_bytes.min(MAX_FILE_BYTES);
         let output = Output::new(out, RESERVED_BLOCKS, limits.max_image_bytes)
             .map_err(|source| Error::Write { source })?;
         Ok(Builder {

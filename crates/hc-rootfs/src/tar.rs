@@ -148,7 +148,8 @@ impl<R: Read> Reader<R> {
     /// content is skipped.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, Stop> {
         let rest = std::mem::take(&mut self.content);
-        self.skip(rest.stored + rest.padding)?;
+        self.skip(rest.stored)?;
+        self.skip(rest.padding)?;
         let mut extensions = Extensions::default();
         while let Some(header) = self.next_header()? {
             match header.entry_type() {

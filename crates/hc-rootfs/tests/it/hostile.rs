@@ -200,6 +200,16 @@ fn numbers_out_of_range_are_refused() {
             r#"cannot add "a" of layer 0: file of 9223372036854775807 bytes is over the limit of 1099511627776"#
         ]],
     );
+    // Nobody looks at the size of what is skipped, but skipping it must end.
+    let skipped = |path| tar().pax(&[("size", b"18446744073709551615")]).file(path, b"").finish();
+    check(
+        skipped("d/"),
+        expect!["layer 0 is broken at byte 1024: the archive ends in the middle of an entry"],
+    );
+    check(
+        skipped(".wh.x"),
+        expect!["layer 0 is broken at byte 1024: the archive ends in the middle of an entry"],
+    );
     check(edited(124, b"9"), expect!["layer 0 is broken at byte 0: bad number in field size"]);
     check(
         edited(108, b"\x80\0\0\x01\0\0\0\0"),
