@@ -48,6 +48,7 @@ pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 const PATIENCE: u32 = 3;
 
 /// What to connect, and how.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session")]
 pub(crate) struct Session<'a> {
     pub(crate) client: &'a Client,
     /// Where signals go.

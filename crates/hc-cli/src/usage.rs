@@ -78,52 +78,52 @@ mod tests {
     fn wrong_usage_is_told_in_one_line_and_a_hint() {
         check(
             &[],
-            expect![[r#"
+            expect![[r"
             error: no command is named
             hint: see: hyper --help
-        "#]],
+        "]],
         );
         check(
             &["rn"],
-            expect![[r#"
+            expect![[r"
             error: unrecognized subcommand 'rn'
             hint: see: hyper --help
-        "#]],
+        "]],
         );
         check(
             &["run"],
-            expect![[r#"
+            expect![[r"
             error: the following required arguments were not provided: <IMAGE>...
             hint: see: hyper run --help
-        "#]],
+        "]],
         );
         check(
             &["ps", "--al"],
-            expect![[r#"
+            expect![[r"
             error: unexpected argument '--al' found
             hint: is --all meant?
-        "#]],
+        "]],
         );
         check(
             &["ps", "-z"],
-            expect![[r#"
+            expect![[r"
             error: unexpected argument '-z' found
             hint: see: hyper ps --help
-        "#]],
+        "]],
         );
         check(
             &["run", "--pull", "maybe", "img"],
-            expect![[r#"
+            expect![[r"
                 error: invalid value 'maybe' for '--pull <WHEN>': use always, missing or never
                 hint: see: hyper run --help
-            "#]],
+            "]],
         );
         check(
             &["stop", "-t", "x", "c"],
-            expect![[r#"
+            expect![[r"
                 error: invalid value 'x' for '--timeout <SECONDS>': invalid digit found in string
                 hint: see: hyper stop --help
-            "#]],
+            "]],
         );
     }
 }

@@ -373,7 +373,7 @@ pub(crate) struct StatsArgs {
     /// Print ids in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// What to print: `table`, `json`, or a template such as '{{.CPUPerc}}'
+    /// What to print: `table`, `json`, or a template such as '{{.`CPUPerc`}}'
     #[arg(long)]
     pub(crate) format: Option<String>,
 }

@@ -41,7 +41,7 @@ pub(crate) struct ImportArgs {
     pub(crate) file: PathBuf,
     /// The image's name
     pub(crate) name: Option<String>,
-    /// Set a part of the configuration, in Dockerfile words, such as 'CMD ["sh"]'
+    /// Set a part of the configuration, in Dockerfile words, such as 'USER nobody'
     #[arg(short, long, value_name = "INSTRUCTION", allow_hyphen_values = true)]
     pub(crate) change: Vec<String>,
     /// Not supported

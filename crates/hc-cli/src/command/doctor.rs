@@ -4,6 +4,7 @@
 //! What can be seen without the daemon is looked at here; what only the daemon knows, such as whether
 //! KVM is real, is asked of it if it can be had. Judging is apart from looking, so that it is a table.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ enum Mark {
 
 /// What one look gave.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Finding {
+struct Verdict {
     check: &'static str,
     status: Mark,
     finding: String,
@@ -48,22 +49,22 @@ struct Finding {
     fix: Option<String>,
 }
 
-impl Finding {
-    fn ok(check: &'static str, finding: impl Into<String>) -> Finding {
-        Finding { check, status: Mark::Ok, finding: finding.into(), fix: None }
+impl Verdict {
+    fn ok(check: &'static str, finding: impl Into<String>) -> Verdict {
+        Verdict { check, status: Mark::Ok, finding: finding.into(), fix: None }
     }
 
-    fn warn(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Finding {
-        Finding { check, status: Mark::Warn, finding: finding.into(), fix: Some(fix.into()) }
+    fn warn(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        Verdict { check, status: Mark::Warn, finding: finding.into(), fix: Some(fix.into()) }
     }
 
-    fn fail(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Finding {
-        Finding { check, status: Mark::Fail, finding: finding.into(), fix: Some(fix.into()) }
+    fn fail(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        Verdict { check, status: Mark::Fail, finding: finding.into(), fix: Some(fix.into()) }
     }
 
-    fn from(check: &'static str, failure: &Failure, fix: &str) -> Finding {
+    fn from(check: &'static str, failure: &Failure, fix: &str) -> Verdict {
         let fix = failure.hint().unwrap_or(fix);
-        Finding::fail(check, failure.to_string(), fix)
+        Verdict::fail(check, failure.to_string(), fix)
     }
 }
 
@@ -81,8 +82,8 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
     findings.push(data_dir(&paths.data_dir));
     findings.push(memory(available_memory()));
     findings.push(match info {
-        Ok(info) => Finding::ok("daemon", format!("answers, version {}", info.version)),
-        Err(failure) => Finding::from("daemon", &failure, "see hyperd.log in the runtime folder"),
+        Ok(info) => Verdict::ok("daemon", format!("answers, version {}", info.version)),
+        Err(failure) => Verdict::from("daemon", &failure, "see hyperd.log in the runtime folder"),
     });
     if args.format.is_some() {
         // Findings are strings and a mark.
@@ -94,26 +95,26 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
     Ok(if failed { FAILED } else { 0 })
 }
 
-fn text(findings: &[Finding]) -> String {
+fn text(findings: &[Verdict]) -> String {
     let mut out = String::new();
-    for Finding { check, status, finding, fix } in findings {
+    for Verdict { check, status, finding, fix } in findings {
         let mark = match status {
             Mark::Ok => "OK  ",
             Mark::Warn => "WARN",
             Mark::Fail => "FAIL",
         };
-        out.push_str(&format!("{mark}  {check:<12} {finding}\n"));
+        let _ = writeln!(out, "{mark}  {check:<12} {finding}");
         if let Some(fix) = fix {
-            out.push_str(&format!("      {:<12} fix: {fix}\n", ""));
+            let _ = writeln!(out, "      {:<12} fix: {fix}", "");
         }
     }
     out
 }
 
-fn hypervisor(found: Option<PathBuf>) -> Finding {
+fn hypervisor(found: Option<PathBuf>) -> Verdict {
     match found {
-        Some(path) => Finding::ok("hypervisor", path.display().to_string()),
-        None => Finding::fail(
+        Some(path) => Verdict::ok("hypervisor", path.display().to_string()),
+        None => Verdict::fail(
             "hypervisor",
             format!("{HYPERVISOR} is not on PATH"),
             "install it; on Debian: apt install qemu-system-x86",
@@ -129,17 +130,17 @@ fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// The daemon has tried the drivers; what it found counts more than what can be seen from outside.
-fn drivers(info: &Info) -> Finding {
+fn drivers(info: &Info) -> Verdict {
     let chosen = info.drivers.iter().find(|driver| driver.name == info.driver);
     let accelerated = !info.driver.contains("tcg");
     let reason = format!("{}: {}", info.driver, info.driver_reason);
     match chosen {
-        Some(driver) if !driver.usable => Finding::fail(
+        Some(driver) if !driver.usable => Verdict::fail(
             "driver",
             format!("{}: {}", driver.name, driver.finding),
             driver.hint.clone().unwrap_or_else(|| "choose another with --driver".to_owned()),
         ),
-        _ if accelerated => Finding::ok("driver", reason),
+        _ if accelerated => Verdict::ok("driver", reason),
         _ => {
             let hint = info
                 .drivers
@@ -147,7 +148,7 @@ fn drivers(info: &Info) -> Finding {
                 .filter(|driver| !driver.usable)
                 .find_map(|driver| driver.hint.clone());
             let fix = hint.unwrap_or_else(|| "enable hardware virtualisation".to_owned());
-            Finding::warn("driver", format!("{reason}; pods run, but slowly"), fix)
+            Verdict::warn("driver", format!("{reason}; pods run, but slowly"), fix)
         }
     }
 }
@@ -177,21 +178,21 @@ fn in_group_of(path: &Path) -> bool {
     groups.iter().any(|group| group.as_raw() == metadata.gid())
 }
 
-fn kvm(found: &Kvm) -> Finding {
+fn kvm(found: &Kvm) -> Verdict {
     const SLOW: &str = "pods run without it, but slowly";
     match found {
-        Kvm::Opens => Finding::ok("kvm", format!("{KVM} opens")),
-        Kvm::Missing => Finding::warn(
+        Kvm::Opens => Verdict::ok("kvm", format!("{KVM} opens")),
+        Kvm::Missing => Verdict::warn(
             "kvm",
             format!("there is no {KVM}; {SLOW}"),
             "enable virtualisation in the firmware, or nested virtualisation on the outer host",
         ),
-        Kvm::Denied { in_group: false } => Finding::warn(
+        Kvm::Denied { in_group: false } => Verdict::warn(
             "kvm",
             format!("no permission for {KVM}; {SLOW}"),
             "run: sudo usermod -aG kvm $USER, and log in again",
         ),
-        Kvm::Denied { in_group: true } => Finding::warn(
+        Kvm::Denied { in_group: true } => Verdict::warn(
             "kvm",
             format!("no permission for {KVM} in spite of its group; {SLOW}"),
             format!("run: sudo chmod g+rw {KVM}"),
@@ -199,24 +200,24 @@ fn kvm(found: &Kvm) -> Finding {
     }
 }
 
-fn guest_files(paths: &Paths, info: Option<&Info>) -> [Finding; 2] {
+fn guest_files(paths: &Paths, info: Option<&Info>) -> [Verdict; 2] {
     let kernel =
         info.map_or_else(|| paths.lib_dir.join("vmlinux"), |info| info.kernel.clone().into());
     [guest_file("kernel", &kernel), guest_file("guest init", &paths.lib_dir.join("hyperstart"))]
 }
 
-fn guest_file(check: &'static str, path: &Path) -> Finding {
+fn guest_file(check: &'static str, path: &Path) -> Verdict {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && access(path, Access::READ_OK).is_ok() => {
-            Finding::ok(check, format!("{shown} ({})", human::memory(metadata.len())))
+            Verdict::ok(check, format!("{shown} ({})", human::memory(metadata.len())))
         }
-        Ok(_) => Finding::fail(
+        Ok(_) => Verdict::fail(
             check,
             format!("{shown} cannot be read"),
             format!("run: chmod a+r {shown}"),
         ),
-        Err(error) => Finding::fail(
+        Err(error) => Verdict::fail(
             check,
             format!("{shown}: {error}"),
             "run make install again, or set HYPER_LIB to where the file is",
@@ -224,28 +225,28 @@ fn guest_file(check: &'static str, path: &Path) -> Finding {
     }
 }
 
-fn runtime_dir(paths: &Paths) -> Finding {
+fn runtime_dir(paths: &Paths) -> Verdict {
     let usable = hc_paths::make_private_dir(&paths.runtime_dir)
         .and_then(|()| hc_paths::check_socket(&paths.socket()))
         .map_err(Failure::from)
         .and_then(|()| writable(&paths.runtime_dir));
     match usable {
-        Ok(()) => Finding::ok("sockets", paths.runtime_dir.display().to_string()),
+        Ok(()) => Verdict::ok("sockets", paths.runtime_dir.display().to_string()),
         Err(failure) => {
-            Finding::from("sockets", &failure, "set HYPER_RUNTIME_DIR to another folder")
+            Verdict::from("sockets", &failure, "set HYPER_RUNTIME_DIR to another folder")
         }
     }
 }
 
-fn data_dir(path: &Path) -> Finding {
+fn data_dir(path: &Path) -> Verdict {
     // Where nothing has been run yet, the folder above tells.
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if let Err(failure) = writable(existing) {
-        return Finding::from("disk", &failure, "set HYPER_DATA_DIR to another folder");
+        return Verdict::from("disk", &failure, "set HYPER_DATA_DIR to another folder");
     }
     match statvfs(existing) {
         Ok(stat) => disk(path, stat.f_bavail.saturating_mul(stat.f_frsize)),
-        Err(error) => Finding::fail(
+        Err(error) => Verdict::fail(
             "disk",
             format!("{}: {error}", path.display()),
             "set HYPER_DATA_DIR to another folder",
@@ -253,13 +254,13 @@ fn data_dir(path: &Path) -> Finding {
     }
 }
 
-fn disk(path: &Path, free: u64) -> Finding {
+fn disk(path: &Path, free: u64) -> Verdict {
     let finding = format!("{} free for {}", human::memory(free), path.display());
     let fix = "make room, or set HYPER_DATA_DIR to a folder on a larger disk";
     match free {
-        0..DISK_LEAST => Finding::fail("disk", finding, fix),
-        DISK_LEAST..DISK_LOW => Finding::warn("disk", finding, fix),
-        _ => Finding::ok("disk", finding),
+        0..DISK_LEAST => Verdict::fail("disk", finding, fix),
+        DISK_LEAST..DISK_LOW => Verdict::warn("disk", finding, fix),
+        _ => Verdict::ok("disk", finding),
     }
 }
 
@@ -275,16 +276,16 @@ fn available_memory() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-fn memory(available: Option<u64>) -> Finding {
+fn memory(available: Option<u64>) -> Verdict {
     let fix = "stop other programs, or give pods less with --memory";
     let Some(bytes) = available else {
-        return Finding::warn("memory", "/proc/meminfo does not tell", "mount /proc");
+        return Verdict::warn("memory", "/proc/meminfo does not tell", "mount /proc");
     };
     let finding = format!("{} available", human::memory(bytes));
     match bytes {
-        0..MEMORY_LEAST => Finding::fail("memory", finding, fix),
-        MEMORY_LEAST..MEMORY_LOW => Finding::warn("memory", finding, fix),
-        _ => Finding::ok("memory", finding),
+        0..MEMORY_LEAST => Verdict::fail("memory", finding, fix),
+        MEMORY_LEAST..MEMORY_LOW => Verdict::warn("memory", finding, fix),
+        _ => Verdict::ok("memory", finding),
     }
 }
 

@@ -56,19 +56,19 @@ const POD_COLUMNS: [(&str, &str); 7] = [
 
 pub(crate) async fn containers(context: &Context, args: &ListArgs) -> Result<u8> {
     let format = Format::parse(args.format.as_deref(), args.quiet, &CONTAINER_FIELDS)?;
-    let last = if args.latest { Some(1) } else { args.last };
+    let newest = if args.latest { Some(1) } else { args.last };
     let filters = filters(&args.filter)?;
     // Asking for a status or exit code is asking for those that have it.
     let implied = ["status", "exited"].iter().any(|name| filters.contains_key(*name));
     let query = ListQuery {
-        all: args.all || last.is_some() || implied,
+        all: args.all || newest.is_some() || implied,
         filters: (!filters.is_empty()).then(|| json!(filters).to_string()),
     };
     let client = context.client().await?;
     let target = Target::new(&["containers"]).query(&query);
     let mut list: Vec<ContainerSummary> = client.get(target).await?;
     list.sort_by_key(|container| std::cmp::Reverse(container.created));
-    list.truncate(last.unwrap_or(usize::MAX));
+    list.truncate(newest.unwrap_or(usize::MAX));
     let now = Timestamp::now();
     let row = |container| container_row(container, args.no_trunc, now, &TimeZone::system());
     let rows: Vec<_> = list.iter().map(row).collect();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `info` and `version`.
 
+use std::fmt::Write as _;
+
 use hc_api::{Info, Version};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -41,14 +43,16 @@ fn info_text(info: &Info) -> String {
         ),
         ("Rootless", if info.root { "no" } else { "yes" }.to_owned()),
     ];
-    let mut text: String =
-        lines.iter().map(|(name, value)| format!("{:<14}{value}\n", format!("{name}:"))).collect();
+    let mut text = String::new();
+    for (name, value) in lines {
+        let _ = writeln!(text, "{:<14}{value}", format!("{name}:"));
+    }
     text.push_str("Drivers:\n");
     for driver in &info.drivers {
         let mark = if driver.usable { "usable" } else { "not usable" };
-        text.push_str(&format!("  {}: {mark}: {}\n", driver.name, driver.finding));
+        let _ = writeln!(text, "  {}: {mark}: {}", driver.name, driver.finding);
         if let Some(hint) = &driver.hint {
-            text.push_str(&format!("    hint: {hint}\n"));
+            let _ = writeln!(text, "    hint: {hint}");
         }
     }
     text
@@ -69,9 +73,8 @@ pub(crate) async fn version(context: &Context, args: &FormatArgs) -> Result<u8> 
     } else {
         let mut text = format!("Client:\n  Version: {client}\n  API:     {api}\n");
         if let Some(Version { version, api, pid }) = server {
-            text.push_str(&format!(
-                "Server:\n  Version: {version}\n  API:     {api}\n  PID:     {pid}\n"
-            ));
+            let _ =
+                writeln!(text, "Server:\n  Version: {version}\n  API:     {api}\n  PID:     {pid}");
         }
         print(&text)?;
     }

@@ -7,7 +7,7 @@ use super::Host;
 use crate::failure::{Failure, Result};
 
 /// The lines that say something, each with its number.
-pub(super) fn lines<'a>(text: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.lines()
         .enumerate()

@@ -120,12 +120,9 @@ mod tests {
             let found = filter.feed(first, &mut passed) || filter.feed(second, &mut passed);
             let place = typed.windows(keys.len()).position(|window| window == keys);
             prop_assert_eq!(found, place.is_some());
-            match place {
-                Some(place) => prop_assert_eq!(&passed, &typed[..place]),
-                None => {
-                    passed.extend_from_slice(&filter.held);
-                    prop_assert_eq!(&passed, &typed);
-                }
+            if let Some(place) = place { prop_assert_eq!(&passed, &typed[..place]) } else {
+                passed.extend_from_slice(&filter.held);
+                prop_assert_eq!(&passed, &typed);
             }
         }
     }

@@ -59,9 +59,7 @@ fn scaled(bytes: u64, base: u64, units: &[&str]) -> String {
     let bytes = u128::from(bytes);
     let base = u128::from(base);
     // Rounded to three digits, 999.6 is 1000.
-    while unit + 1 < units.len()
-        && bytes * 2 >= divisor * (2 * base - if base == 1000 { 1 } else { 0 })
-    {
+    while unit + 1 < units.len() && bytes * 2 >= divisor * (2 * base - u128::from(base == 1000)) {
         divisor *= base;
         unit += 1;
     }

@@ -62,12 +62,12 @@ mod tests {
         table.row(["日本".to_owned(), "1".to_owned()]);
         table.row(["plain-name".to_owned(), "22".to_owned()]);
         table.row(["bad\x1b[2J".to_owned(), String::new()]);
-        expect![[r#"
+        expect![[r"
             NAME         SIZE
             日本         1
             plain-name   22
             bad�[2J
-        "#]]
+        "]]
         .assert_eq(&table.render());
     }
 }

@@ -64,8 +64,12 @@ impl<R: Read> Archive<R> {
             let own_size = header.entry_size()?;
             let kind = header.entry_type();
             let size = match kind {
-                EntryType::Link | EntryType::Symlink | EntryType::Directory => 0,
-                EntryType::Char | EntryType::Block | EntryType::Fifo => 0,
+                EntryType::Link
+                | EntryType::Symlink
+                | EntryType::Directory
+                | EntryType::Char
+                | EntryType::Block
+                | EntryType::Fifo => 0,
                 _ if extension(kind) => own_size,
                 _ => extensions.size.unwrap_or(own_size),
             };
@@ -158,7 +162,7 @@ fn check(block: &[u8; BLOCK], header: &Header) -> io::Result<()> {
 fn entry(header: &Header, extensions: Extensions, size: u64) -> io::Result<Entry> {
     // Old packers leave owners and times empty.
     let number = |number: io::Result<u64>| u32::try_from(number.unwrap_or(0)).unwrap_or(0);
-    let link = || header.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default();
+    let link = || header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
     Ok(Entry {
         path: extensions.path.unwrap_or_else(|| header.path_bytes().into_owned()),
         link: extensions.link.unwrap_or_else(link),

@@ -54,7 +54,7 @@ fn every_finding_that_is_not_ok_says_what_to_do() {
         memory(Some(512 << 20)),
         memory(Some(4 << 30)),
     ];
-    expect![[r#"
+    expect![[r"
         OK    hypervisor   /usr/bin/qemu
         FAIL  hypervisor   qemu-system-x86_64 is not on PATH
                            fix: install it; on Debian: apt install qemu-system-x86
@@ -84,7 +84,7 @@ fn every_finding_that_is_not_ok_says_what_to_do() {
         WARN  memory       512MiB available
                            fix: stop other programs, or give pods less with --memory
         OK    memory       4GiB available
-    "#]].assert_eq(&text(&findings));
+    "]].assert_eq(&text(&findings));
     assert!(findings.iter().all(|f| (f.status == Mark::Ok) == f.fix.is_none()));
 }
 

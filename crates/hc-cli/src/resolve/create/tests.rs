@@ -129,9 +129,9 @@ fn what_a_process_may_do() {
     );
     check(
         &["--security-opt", "seccomp=unconfined", "img"],
-        expect![[r#"
+        expect![[r"
             error: --security-opt: seccomp profiles are not used
-            hint: the VM is the boundary; leave the option out"#]],
+            hint: the VM is the boundary; leave the option out"]],
     );
 }
 
@@ -157,9 +157,9 @@ fn the_network() {
     );
     check(
         &["--network", "host", "img"],
-        expect![[r#"
+        expect![[r"
             error: --network host: such networks are not supported yet
-            hint: use user, which reaches out and takes published ports, or none"#]],
+            hint: use user, which reaches out and takes published ports, or none"]],
     );
     check(&["--dns", "x", "img"], expect![[r#"error: --dns "x" is no IP address"#]]);
     check(
@@ -218,9 +218,9 @@ fn what_docker_has_and_we_do_not_is_refused_with_a_reason() {
     );
     check(
         &["--platform", "linux/s390x", "img"],
-        expect![[r#"
+        expect![[r"
         error: --platform linux/s390x: other machines are not emulated
-        hint: this host runs linux/amd64"#]],
+        hint: this host runs linux/amd64"]],
     );
     check(
         &["--no-such-option", "img"],
