@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use hc_vmm::{Ability, Disk, Driver, Error, Nic, Result, Transport, Vm, VmSpec};
 
+use crate::clock::Moment;
 use crate::command::{Accelerator, Card, Drive, Machine, Wires};
 use crate::files;
 use crate::process::User;
@@ -25,6 +26,8 @@ pub struct Qemu {
     program: PathBuf,
     accelerator: Accelerator,
     abilities: BTreeSet<Ability>,
+    /// When this driver was made, from which on the counter's rate is measured.
+    made: Option<Moment>,
 }
 
 impl Qemu {
@@ -45,7 +48,7 @@ impl Qemu {
         if rustix::process::geteuid().is_root() {
             abilities.insert(Ability::Confine);
         }
-        Qemu { program, accelerator, abilities }
+        Qemu { program, accelerator, abilities, made: Moment::now() }
     }
 
     /// The program.
@@ -104,6 +107,10 @@ impl Driver for Qemu {
             let file = inherited.file(files::narrow(file, *access).map_err(failed)?);
             disks.push(Drive { file, id, access: *access });
         }
+        let counter_khz = match (self.accelerator, self.made) {
+            (Accelerator::Tcg, Some(made)) => made.rate_since().await,
+            (Accelerator::Kvm, _) | (Accelerator::Tcg, None) => None,
+        };
         let machine = Machine {
             name: &spec.name,
             accelerator: self.accelerator,
@@ -113,6 +120,7 @@ impl Driver for Qemu {
             kernel,
             initramfs,
             kernel_parameters: &spec.kernel_parameters,
+            counter_khz,
             wires,
             disks,
         };

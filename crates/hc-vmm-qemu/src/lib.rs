@@ -18,6 +18,7 @@
 //!
 //! `command.rs` says which machine it is; `supervisor.rs` how its end is told.
 
+mod clock;
 mod command;
 mod control;
 mod driver;

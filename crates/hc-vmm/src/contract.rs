@@ -40,8 +40,9 @@ pub use life::{
 };
 pub use owner::vm_dies_with_its_owner;
 pub use streams::{
-    channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_gets_its_share,
-    network_carries_frames_both_ways, streams_are_given_once, streams_end_with_the_vm,
+    channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_clock_keeps_time,
+    guest_gets_its_share, network_carries_frames_both_ways, streams_are_given_once,
+    streams_end_with_the_vm,
 };
 
 use crate::{Access, Disk, Driver, Transport, Vm, VmSpec};
@@ -76,6 +77,7 @@ macro_rules! contract {
             disks_are_found_by_their_id
             exit_is_kept
             full_host_disk_is_an_error_for_the_guest
+            guest_clock_keeps_time
             guest_gets_its_share
             guest_that_stops_has_stopped
             held_guest_stands_still

@@ -15,6 +15,7 @@ fn machine(accelerator: Accelerator, transport: Transport) -> Machine<'static> {
         kernel: 10,
         initramfs: 11,
         kernel_parameters: "quiet hyper=1,2",
+        counter_khz: Some(2_600_000),
         wires: Wires {
             control: 12,
             channel: 13,
@@ -49,41 +50,41 @@ fn microvm_under_emulation() {
     check(
         &machine(Accelerator::Tcg, Transport::Mmio),
         expect![[r#"
-        -nodefaults
-        -no-user-config
-        -no-reboot
-        -display none
-        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
-        -name guest=web,,1
-        -machine microvm,acpi=off,x-option-roms=off,dump-guest-core=off
-        -accel tcg
-        -cpu max
-        -smp 2
-        -m 256M
-        -kernel /proc/self/fd/10
-        -initrd /proc/self/fd/11
-        -append console=ttyS0 reboot=t panic=-1 quiet hyper=1,2
-        -chardev socket,id=control,fd=12
-        -mon chardev=control,mode=control
-        -chardev socket,id=console,fd=14
-        -serial chardev:console
-        -device {"driver":"virtio-serial-device","max_ports":2}
-        -chardev socket,id=channel,fd=13
-        -device {"chardev":"channel","driver":"virtserialport","name":"org.hyper.channel.0"}
-        -device {"driver":"virtio-rng-device"}
-        -device {"driver":"virtio-balloon-device","free-page-reporting":true}
-        -netdev stream,id=card,addr.type=fd,addr.str=15
-        -device {"driver":"virtio-net-device","mac":"02:00:00:ab:00:01","netdev":"card"}
-        -add-fd fd=16,set=0
-        -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/0","locking":"off","node-name":"disk0","read-only":true}
-        -device {"drive":"disk0","driver":"virtio-blk-device","rerror":"report","serial":"root","werror":"report"}
-        -add-fd fd=17,set=1
-        -blockdev {"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/dev/fdset/1","locking":"off","node-name":"disk1","read-only":false}
-        -device {"drive":"disk1","driver":"virtio-blk-device","rerror":"report","serial":"scratch","werror":"report"}
-        -add-fd fd=18,set=2
-        -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/2","locking":"off","node-name":"disk2","read-only":false}
-        -device {"drive":"disk2","driver":"virtio-blk-device","rerror":"report","serial":"volume","werror":"report"}
-    "#]],
+            -nodefaults
+            -no-user-config
+            -no-reboot
+            -display none
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+            -name guest=web,,1
+            -machine microvm,acpi=off,x-option-roms=off,dump-guest-core=off
+            -accel tcg,tb-size=256
+            -cpu max,vendor=GenuineIntel,family=6,model=85,stepping=7
+            -smp 2
+            -m 256M
+            -kernel /proc/self/fd/10
+            -initrd /proc/self/fd/11
+            -append console=ttyS0 reboot=t panic=-1 no_timer_check mitigations=off tsc_early_khz=2600000 tsc=reliable quiet hyper=1,2
+            -chardev socket,id=control,fd=12
+            -mon chardev=control,mode=control
+            -chardev socket,id=console,fd=14
+            -serial chardev:console
+            -device {"driver":"virtio-serial-device","max_ports":2}
+            -chardev socket,id=channel,fd=13
+            -device {"chardev":"channel","driver":"virtserialport","name":"org.hyper.channel.0"}
+            -device {"driver":"virtio-rng-device"}
+            -device {"driver":"virtio-balloon-device","free-page-reporting":true}
+            -netdev stream,id=card,addr.type=fd,addr.str=15
+            -device {"driver":"virtio-net-device","mac":"02:00:00:ab:00:01","netdev":"card"}
+            -add-fd fd=16,set=0
+            -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/0","locking":"off","node-name":"disk0","read-only":true}
+            -device {"drive":"disk0","driver":"virtio-blk-device","rerror":"report","serial":"root","werror":"report"}
+            -add-fd fd=17,set=1
+            -blockdev {"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/dev/fdset/1","locking":"off","node-name":"disk1","read-only":false}
+            -device {"drive":"disk1","driver":"virtio-blk-device","rerror":"report","serial":"scratch","werror":"report"}
+            -add-fd fd=18,set=2
+            -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/2","locking":"off","node-name":"disk2","read-only":false}
+            -device {"drive":"disk2","driver":"virtio-blk-device","rerror":"report","serial":"volume","werror":"report"}
+        "#]],
     );
 }
 
@@ -123,4 +124,15 @@ fn q35_under_kvm() {
         -device {"drive":"disk0","driver":"virtio-blk-pci","rerror":"report","serial":"root","werror":"report"}
     "#]],
     );
+}
+
+#[test]
+fn a_single_emulated_processor_needs_one_timer() {
+    let check = |vcpus, transport, expected| {
+        let machine = Machine { vcpus, ..machine(Accelerator::Tcg, transport) };
+        assert_eq!(machine.parameters().contains("nolapic_timer"), expected);
+    };
+    check(1, Transport::Mmio, true);
+    check(2, Transport::Mmio, false);
+    check(1, Transport::Pci, false);
 }

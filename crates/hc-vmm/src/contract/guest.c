@@ -260,6 +260,7 @@ static void serve(char *request)
 	char *object = strtok(NULL, " ");
 	size_t number = subject == NULL ? 0 : strtoul(subject, NULL, 10);
 	struct sysinfo system;
+	struct timespec now;
 
 	if (verb == NULL)
 		return;
@@ -270,6 +271,9 @@ static void serve(char *request)
 	} else if (strcmp(verb, "memory") == 0) {
 		sysinfo(&system);
 		answer("%lu", system.totalram * system.mem_unit >> 20);
+	} else if (strcmp(verb, "clock") == 0) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		answer("%lld", now.tv_sec * 1000000000LL + now.tv_nsec);
 	} else if (strcmp(verb, "read") == 0) {
 		disk_read(subject);
 	} else if (strcmp(verb, "write") == 0) {

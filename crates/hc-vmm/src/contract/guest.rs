@@ -9,7 +9,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `echo N` and N bytes | the same bytes |
-//! | `cpus`, `memory` | a number; memory in MiB |
+//! | `cpus`, `memory`, `clock` | a number; memory in MiB, the clock in nanoseconds |
 //! | `read DISK` | `ok` and the disk's first line |
 //! | `write DISK TEXT` | `ok` or `error N` |
 //! | `fill DISK`, `trim DISK` | `ok` or `error N` |

@@ -2,6 +2,7 @@
 //! Promises about what goes in and out of a VM.
 
 use std::io::{self, Read as _};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -11,6 +12,12 @@ use crate::{Ability, Nic};
 
 /// More than every buffer on the way together.
 const ECHO_LEN: usize = 8 << 20;
+
+/// How long a guest's clock is watched.
+const CLOCK_TEST: Duration = Duration::from_millis(500);
+
+/// Ten times what NTP can correct, and far less than a guest is off that counts timer interrupts.
+const CLOCK_ERROR: f64 = 0.005;
 
 /// A type of Ethernet frame that is free for experiments; the guest sends back no other.
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
@@ -43,6 +50,22 @@ pub async fn guest_gets_its_share(bench: &Bench) {
     let memory: u32 = running.ask("memory").await.parse().unwrap();
     // The kernel keeps some for itself.
     assert!((100..=160).contains(&memory), "{memory} MiB");
+}
+
+/// The guest's clock runs like the host's, also while the host is busy.
+pub async fn guest_clock_keeps_time(bench: &Bench) {
+    let mut running = bench.boot(|spec| spec.vcpus = 2).await;
+    let before_first = Instant::now();
+    let first: u64 = running.ask("clock").await.parse().unwrap();
+    let after_first = Instant::now();
+    tokio::time::sleep(CLOCK_TEST).await;
+    let before_second = Instant::now();
+    let second: u64 = running.ask("clock").await.parse().unwrap();
+    // However long the questions took, what passed in the guest lies between these two.
+    let least = (before_second - after_first).mul_f64(1.0 - CLOCK_ERROR);
+    let most = before_first.elapsed().mul_f64(1.0 + CLOCK_ERROR);
+    let passed = Duration::from_nanos(second - first);
+    assert!(least <= passed && passed <= most, "{least:?} <= {passed:?} <= {most:?}");
 }
 
 /// Every stream has one owner, and a VM without a card has no network.

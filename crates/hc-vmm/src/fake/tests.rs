@@ -84,6 +84,7 @@ async fn the_test_sees_what_the_caller_asked_for() {
 async fn play(mut guest: Guest) {
     let channel = guest.channel.try_clone().unwrap();
     let mut channel = BufReader::new(UnixStream::from_std(channel).unwrap());
+    let boot = std::time::Instant::now();
     let mut reply = "ready\n".to_owned();
     let mut request = String::new();
     loop {
@@ -100,6 +101,7 @@ async fn play(mut guest: Guest) {
             }
             ["cpus"] => line(guest.vcpus),
             ["memory"] => line(guest.memory_mib),
+            ["clock"] => line(boot.elapsed().as_nanos()),
             ["read", id] => line(read(disk(&guest, id))),
             ["write", id, text] => line(answer(write(disk(&guest, id), text))),
             ["fill", id] => line(answer(fill(disk(&guest, id)))),
