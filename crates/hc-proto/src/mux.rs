@@ -414,6 +414,10 @@ impl Mux<Guest> {
         };
         let known = self.side.session == Some(hello.session);
         match hello.mode {
+            Attached::New if known && self.shared.restart() => {
+                self.answer(hello, [version, 0], Verdict::Accepted);
+                self.enter_ready(version, Attached::Resumed);
+            }
             Attached::New => {
                 self.side.session = Some(hello.session);
                 self.shared = Session::new(Role::Guest);

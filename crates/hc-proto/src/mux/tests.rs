@@ -23,9 +23,9 @@ fn pair() -> (HostMux, GuestMux) {
     let mut guest = GuestMux::new();
     host.attach(Nonce(1), Line::Fresh);
     settle(&mut host, &mut guest);
-    let ready = MuxEvent::Ready { version: 1, attached: Attached::New };
-    assert_eq!(events(&mut host), [ready.clone()]);
-    assert_eq!(events(&mut guest), [ready]);
+    let ready = [MuxEvent::Ready { version: 1, attached: Attached::New }];
+    assert_eq!(events(&mut host), ready);
+    assert_eq!(events(&mut guest), ready);
     (host, guest)
 }
 

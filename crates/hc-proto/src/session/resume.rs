@@ -111,8 +111,8 @@ impl Session {
         self.unschedule();
     }
 
-    /// Tells the peer how far we got.
-    pub(crate) fn tell_positions(&self, output: &mut Output) {
+    /// Tells the peer how far we got, which acknowledges what we consumed.
+    pub(crate) fn tell_positions(&mut self, output: &mut Output) {
         let lane = Position {
             received: self.lane_recv.received,
             consumed: self.lane_recv.consumed,
@@ -124,6 +124,14 @@ impl Session {
             output.push_frame(Kind::Position, *id, &position_of(stream).encode());
         }
         output.push_frame(Kind::PositionsEnd, 0, &[]);
+        self.lane_recv.next_ack();
+        self.streams.retain(|_, stream| {
+            stream.recv.take_if(|half| {
+                half.next_ack();
+                half.is_finished()
+            });
+            !stream.is_over()
+        });
     }
 
     /// Goes back to where the peer got to, and queues what it lacks.
@@ -149,6 +157,16 @@ impl Session {
         }
         self.reschedule();
         Ok(())
+    }
+
+    /// Starts again from the beginning, if that is where the peer still is: a host that lost the
+    /// line before it had our welcome says its first hello once more.
+    pub(crate) fn restart(&mut self) -> bool {
+        let untouched = self.begun && self.lane_recv.received == 0 && self.lane_send.rewind(0);
+        if untouched {
+            self.reschedule();
+        }
+        untouched
     }
 
     /// Takes over, in a new process, what the guest holds of the session.

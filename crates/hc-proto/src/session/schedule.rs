@@ -107,8 +107,10 @@ impl Session {
         }
     }
 
-    /// Queues everything that is to be sent on a new line.
+    /// Queues everything that is to be sent on a new line, once, whatever was queued while there
+    /// was none.
     pub(super) fn reschedule(&mut self) {
+        self.unschedule();
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             if self.streams.get(&id).is_some_and(|stream| stream.resetting) {
