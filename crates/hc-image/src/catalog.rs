@@ -50,7 +50,7 @@ impl Catalog {
     }
 
     /// Every image once. Entries that are no manifests were not made by us and are passed over.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = Entry> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Entry> + use<> {
         let mut groups: BTreeMap<Digest, Entry> = BTreeMap::new();
         for descriptor in self.index.manifests.iter().filter(|d| d.is_manifest()) {
             let entry = groups.entry(descriptor.digest).or_insert_with(|| Entry {

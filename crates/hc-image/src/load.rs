@@ -109,7 +109,7 @@ impl Store {
         for mut candidate in candidates {
             let entry = Entry { descriptor: candidate.manifest.clone(), names: Vec::new() };
             let image = self.load_image(&entry)?;
-            self.build_rootfs(lease, &image, fresh, progress)?;
+            self.check_and_build(lease, &image, fresh, progress)?;
             let layers = image.layers.iter().map(|layer| &layer.digest);
             self.layout.sync_blobs([&image.manifest, &image.id].into_iter().chain(layers))?;
             candidate.manifest.platform = Some(Platform {

@@ -4,6 +4,9 @@
 //! One thread unpacks and hashes the layers in order, the other merges them: on two cores that
 //! takes about as long as the slower of the two. A layer whose diff ID does not match fails the
 //! build at its end, so a finished root file system is a checked one.
+//!
+//! Where the root file system is there already, because another image has the same chain of layers,
+//! new layers are unpacked and hashed all the same: they claim to be that chain, and may lie.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -35,19 +38,51 @@ impl Store {
         Ok(path)
     }
 
-    /// Builds the root file system unless it is there. Blobs in `checked` have been hashed in this
-    /// very operation.
-    pub(crate) fn build_rootfs(
+    /// Checks the layers of an image that came in just now, and builds its root file system unless
+    /// that is there. Blobs in `checked` were hashed in this very operation.
+    pub(crate) fn check_and_build(
         &self,
         lease: &Lease,
         image: &Image,
         checked: &HashSet<Digest>,
         progress: &dyn Progress,
     ) -> Result<()> {
+        if self.build_rootfs(lease, image, checked, progress)? {
+            return Ok(());
+        }
+        let images = self.catalog()?.groups().map(|entry| self.load_image(&entry));
+        // A damaged image proves nothing.
+        let proven: HashSet<(Digest, Digest)> = images
+            .filter_map(Result::ok)
+            .flat_map(|image| image.layers)
+            .map(|layer| (layer.digest, layer.diff_id))
+            .collect();
+        let guard = self.layout.disk_guard(&self.limits)?;
+        let mut work = Work::new(self, image, checked, &guard, progress);
+        work.layers.retain(|layer| !proven.contains(&(layer.digest, layer.diff_id)));
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(PIECES_AHEAD);
+            scope.spawn(|| work.send_layers(sender));
+            receiver.iter().find_map(|piece| match piece {
+                Piece::Failed(error) => Some(Err(error)),
+                Piece::Bytes(_) | Piece::EndOfLayer => None,
+            })
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Builds the root file system; false if it was there already.
+    fn build_rootfs(
+        &self,
+        lease: &Lease,
+        image: &Image,
+        checked: &HashSet<Digest>,
+        progress: &dyn Progress,
+    ) -> Result<bool> {
         let path = self.layout.rootfs(&image.chain_id);
         let _lock = self.layout.lock_rootfs(lease)?;
         if path.exists() {
-            return Ok(());
+            return Ok(false);
         }
         let guard = self.layout.disk_guard(&self.limits)?;
         let temp = self.layout.temp(lease)?;
@@ -58,21 +93,17 @@ impl Store {
         };
         limits.max_image_bytes = limits.max_image_bytes.min(room);
         let options = hc_rootfs::Options { limits, ..hc_rootfs::Options::default() };
-        let item = image.id.short();
-        let bytes = image.layers.iter().map(|layer| layer.size).sum();
-        let total = Some(bytes);
-        progress.report(Event { stage: Stage::Build, item: &item, done: 0, total });
-        let work =
-            Work { store: self, image, checked, guard: &guard, progress, item: &item, total };
+        let work = Work::new(self, image, checked, &guard, progress);
+        work.report(Stage::Build, 0);
         let merged = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(PIECES_AHEAD);
             scope.spawn(|| work.send_layers(sender));
             merge(&temp.file, options, image.layers.len(), &receiver)
         });
-        merged.map_err(|error| self.explain(&item, room, error))?;
+        merged.map_err(|error| self.explain(&work.item, room, error))?;
         temp.persist(&path, Sync::Now)?;
-        progress.report(Event { stage: Stage::Done, item: &item, done: bytes, total });
-        Ok(())
+        work.report(Stage::Done, work.total);
+        Ok(true)
     }
 
     /// Turns the builder's error into ours where the cause is ours.
@@ -154,21 +185,33 @@ impl Read for LayerReader<'_> {
 /// The part of the unpacking thread.
 struct Work<'a> {
     store: &'a Store,
-    image: &'a Image,
+    layers: Vec<Layer>,
     checked: &'a HashSet<Digest>,
     guard: &'a DiskGuard,
     progress: &'a dyn Progress,
-    item: &'a str,
-    total: Option<u64>,
+    item: String,
+    total: u64,
 }
 
 /// The merging thread has failed and hears no more.
 struct Deaf;
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(
+        store: &'a Store,
+        image: &Image,
+        checked: &'a HashSet<Digest>,
+        guard: &'a DiskGuard,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let total = image.layers.iter().map(|layer| layer.size).sum();
+        let (layers, item) = (image.layers.clone(), image.id.short());
+        Work { store, layers, checked, guard, progress, item, total }
+    }
+
     fn send_layers(&self, pieces: SyncSender<Piece>) {
         let mut before = 0;
-        for layer in &self.image.layers {
+        for layer in &self.layers {
             let piece = match self.send_layer(layer, before, &pieces) {
                 Ok(Ok(())) => Piece::EndOfLayer,
                 Ok(Err(Deaf)) => return,
@@ -228,9 +271,12 @@ impl Work<'_> {
         if self.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let Work { item, total, .. } = *self;
-        self.progress.report(Event { stage: Stage::Build, item, done, total });
+        self.report(Stage::Build, done);
         Ok(())
+    }
+
+    fn report(&self, stage: Stage, done: u64) {
+        self.progress.report(Event { stage, item: &self.item, done, total: Some(self.total) });
     }
 }
 

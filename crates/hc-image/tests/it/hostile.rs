@@ -135,6 +135,24 @@ fn layers_that_are_not_what_they_claim() {
 }
 
 #[test]
+fn layers_that_hide_behind_an_honest_image() {
+    let test = TestStore::new();
+    test.store.load(&good().bytes()[..], &Silent).unwrap();
+    let before = test.files();
+    // The same diff IDs, so the root file system is there already; but the layer is another one.
+    let mut bad = good();
+    bad.config["config"]["Cmd"] = json!(["evil"]);
+    bad.layers[1] = gzip(&layer("b", "changed"));
+    let error = test.store.load(&bad.bytes()[..], &Silent).unwrap_err();
+    assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
+    assert_eq!(test.files(), before);
+    // Packed differently but honest, it is welcome.
+    bad.layers[1] = gzip(&good().layers[1]);
+    test.store.load(&bad.bytes()[..], &Silent).unwrap();
+    assert_eq!(test.store.list().unwrap().len(), 2);
+}
+
+#[test]
 fn layers_that_do_not_merge() {
     let layer = Tar::new().file("../../escape", "x").finish();
     check(&DockerArchive::new("app", &[layer]).bytes(), "`..` in a path");
