@@ -83,9 +83,9 @@ impl SendHalf {
         self.acked == self.goal()
     }
 
-    /// Whether there is something to frame.
-    pub(crate) fn has_outgoing(&self) -> bool {
-        self.sent < self.goal()
+    /// What is still to be framed, the end included.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.goal() - self.sent
     }
 
     /// Takes as many bytes as there is room for.

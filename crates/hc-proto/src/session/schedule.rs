@@ -3,8 +3,8 @@
 //!
 //! Order: acknowledgements (a writer may wait for them), the control lane, resets, then streams.
 //! The lane always goes before streams and resets, so nothing overtakes the opening of its stream.
-//! Among streams, one that had nothing to say before goes first, taking turns with those that send
-//! all the time: an echo waits for one frame of a flood, not for one frame of each flood.
+//! Among streams, one that begins to say something short goes first, taking turns with those that
+//! have much to say: an echo waits for one frame of a flood, not for one frame of each flood.
 
 use std::collections::VecDeque;
 
@@ -15,15 +15,18 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::stream::{Outgoing, SendHalf, Urgency};
 
+/// A stream that has at most this much to send goes first: a screenful, or a burst of keys.
+const SHORT_LEN: u64 = 4 * 1024;
+
 /// Streams that wait for something to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Streams that had nothing to send until now.
-    fresh: VecDeque<StreamId>,
-    /// Streams that sent a frame and have more.
+    /// Streams that had nothing to send until now, and have little.
+    short: VecDeque<StreamId>,
+    /// Streams that have much to send.
     busy: VecDeque<StreamId>,
-    /// Whether the last frame came from `fresh`.
-    served_fresh: bool,
+    /// Whether the last frame came from `short`.
+    served_short: bool,
     /// Streams with an acknowledgement to send. One that became due may be in both queues.
     acks_due: VecDeque<StreamId>,
     acks_lazy: VecDeque<StreamId>,
@@ -34,15 +37,15 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// Takes a stream out of the queues of what flows; resets stay.
     pub(super) fn forget(&mut self, id: StreamId) {
-        for queue in [&mut self.fresh, &mut self.busy, &mut self.acks_due, &mut self.acks_lazy] {
+        for queue in [&mut self.short, &mut self.busy, &mut self.acks_due, &mut self.acks_lazy] {
             queue.retain(|other| *other != id);
         }
     }
 
     fn next_stream(&mut self) -> Option<StreamId> {
-        let fresh = !self.fresh.is_empty() && (self.busy.is_empty() || !self.served_fresh);
-        self.served_fresh = fresh;
-        if fresh { self.fresh.pop_front() } else { self.busy.pop_front() }
+        let short = !self.short.is_empty() && (self.busy.is_empty() || !self.served_short);
+        self.served_short = short;
+        if short { self.short.pop_front() } else { self.busy.pop_front() }
     }
 }
 
@@ -90,11 +93,15 @@ impl Session {
     /// Queues a stream that has something to send, unless it waits already.
     pub(super) fn schedule_stream(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let outgoing = stream.send.as_ref().is_some_and(SendHalf::has_outgoing);
-        if outgoing && !stream.scheduled {
-            stream.scheduled = true;
-            self.schedule.fresh.push_back(id);
+        let unsent = stream.send.as_ref().map_or(0, SendHalf::unsent);
+        if unsent == 0 || std::mem::replace(&mut stream.scheduled, true) {
+            return;
         }
+        let queue = match unsent {
+            ..=SHORT_LEN => &mut self.schedule.short,
+            _ => &mut self.schedule.busy,
+        };
+        queue.push_back(id);
     }
 
     /// Empties every queue when a line is lost; what is still to be sent is found again later.
@@ -185,7 +192,7 @@ impl Session {
             Some(Outgoing::Eof) => output.push_frame(Kind::Eof, id, &[]),
             None => {}
         }
-        if half.has_outgoing() {
+        if half.unsent() > 0 {
             stream.scheduled = true;
             self.schedule.busy.push_back(id);
         }
