@@ -266,7 +266,7 @@ impl RecvHalf {
     /// Notes that the reader is done with `n` more bytes that it took, and says whether and how
     /// soon the writer should hear of it. Never counts more than was taken.
     pub(crate) fn consume(&mut self, n: usize) -> Option<Urgency> {
-        self.consumed = self.taken.min(self.consumed + n as u64);
+        self.consumed = self.taken.min(self.consumed.saturating_add(n as u64));
         if self.end_taken && self.consumed + 1 == self.received {
             self.consumed += 1;
         }
