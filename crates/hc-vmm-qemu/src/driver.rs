@@ -24,6 +24,8 @@ const MAX_MMIO_DISKS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Qemu {
     program: PathBuf,
+    /// A smaller program, for what it can do.
+    small: Option<PathBuf>,
     accelerator: Accelerator,
     abilities: BTreeSet<Ability>,
     /// When this driver was made, from which on the counter's rate is measured.
@@ -48,7 +50,8 @@ impl Qemu {
         if rustix::process::geteuid().is_root() {
             abilities.insert(Ability::Confine);
         }
-        Qemu { program, accelerator, abilities, made: Moment::now() }
+        let small = program::small(&program);
+        Qemu { program, small, accelerator, abilities, made: Moment::now() }
     }
 
     /// The program.
@@ -66,6 +69,12 @@ impl Qemu {
         let version = program::version(&self.program).await;
         let source = |source| Error::Spawn { path: self.program.clone(), source };
         version.map(|version| version.to_string()).map_err(source)
+    }
+
+    /// The program to run: the small one knows neither TCG nor PCI devices.
+    fn program_for(&self, transport: Transport) -> &Path {
+        let can = self.accelerator == Accelerator::Kvm && transport == Transport::Mmio;
+        self.small.as_deref().filter(|_| can).unwrap_or(&self.program)
     }
 
     fn user(&self, spec: &VmSpec) -> Result<Option<User>> {
@@ -125,7 +134,7 @@ impl Driver for Qemu {
             disks,
         };
         let plan = Plan {
-            program: self.program.clone(),
+            program: self.program_for(spec.transport).to_owned(),
             arguments: machine.arguments(),
             inherited: inherited.descriptors,
             user,

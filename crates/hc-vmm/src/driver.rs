@@ -53,7 +53,8 @@ pub trait Vm: Send {
     /// The Ethernet frames of the guest's card, non-blocking; once, then `None`. `None` as well if
     /// the guest has no card.
     ///
-    /// Either way a frame is preceded by its length as four big-endian bytes.
+    /// Either way a frame is preceded by its length as four big-endian bytes. Frames of up to 65,534
+    /// bytes pass, which is an MTU of 65,520.
     fn network(&mut self) -> Option<UnixStream>;
 
     /// What the guest writes on its console, non-blocking; once, then `None`.

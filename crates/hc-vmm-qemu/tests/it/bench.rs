@@ -32,7 +32,9 @@ fn bench(transport: Transport) -> Option<Bench> {
 
 /// Made once, for all tests of the process.
 static PARTS: LazyLock<Result<(Qemu, PathBuf, PathBuf), String>> = LazyLock::new(|| {
-    let qemu = Qemu::find(Accelerator::Tcg).map_err(|error| error.to_string())?;
+    let kvm = hc_kvm_probe::probe().is_usable();
+    let accelerator = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
+    let qemu = Qemu::find(accelerator).map_err(|error| error.to_string())?;
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/lib/hyper/vmlinux");
     if !kernel.is_file() {
         return Err(format!("no guest kernel at {}", kernel.display()));

@@ -196,7 +196,7 @@ static void echo(size_t len)
 	}
 }
 
-// Sends the next frames back to where they came from.
+// Sends the next frames back to where they came from, after it has made its card take large ones.
 static void bounce(size_t count)
 {
 	int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
@@ -207,14 +207,16 @@ static void bounce(size_t count)
 	}
 	struct sockaddr_ll address = {
 		.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = card.ifr_ifindex};
+	card.ifr_mtu = 65520;
+	bool sized = ioctl(fd, SIOCSIFMTU, &card) == 0;
 	card.ifr_flags = IFF_UP | IFF_PROMISC;
-	if (ioctl(fd, SIOCSIFFLAGS, &card) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+	if (!sized || ioctl(fd, SIOCSIFFLAGS, &card) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		answer("error %d", errno);
 		return;
 	}
 	answer("ok");
 	while (count > 0) {
-		static unsigned char frame[2048];
+		static unsigned char frame[65536];
 		struct sockaddr_ll from;
 		socklen_t from_len = sizeof(from);
 		ssize_t len = recvfrom(fd, frame, sizeof(frame), 0, (struct sockaddr *)&from, &from_len);
@@ -234,12 +236,12 @@ static void bounce(size_t count)
 	close(fd);
 }
 
-static void flood_console(size_t mebibytes)
+static void flood_console(size_t kibibytes)
 {
 	static char line[1024];
 	memset(line, 'f', sizeof(line));
 	line[sizeof(line) - 1] = '\n';
-	for (size_t i = 0; i < mebibytes * 1024; i++)
+	for (size_t i = 0; i < kibibytes; i++)
 		write_all(1, line, sizeof(line));
 	answer("ok");
 }

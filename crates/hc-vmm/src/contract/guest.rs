@@ -14,7 +14,7 @@
 //! | `write DISK TEXT` | `ok` or `error N` |
 //! | `fill DISK`, `trim DISK` | `ok` or `error N` |
 //! | `bounce N` | `ok`; then sends N Ethernet frames back |
-//! | `say TEXT`, `flood MIB` | `ok`, with that on the console |
+//! | `say TEXT`, `flood KIB` | `ok`, with that on the console |
 //! | `tick` | `tick`, every few milliseconds, without end |
 //! | `stop`, `panic` | none |
 

@@ -114,8 +114,8 @@ async fn play(mut guest: Guest) {
                 write_console(&guest, text);
                 line("ok")
             }
-            ["flood", _] => {
-                (0..1024).for_each(|_| write_console(&guest, &"f".repeat(1023)));
+            ["flood", kib] => {
+                (0..kib.parse().unwrap()).for_each(|_| write_console(&guest, &"f".repeat(1023)));
                 line("ok")
             }
             ["tick"] => return tick(&guest, &mut channel).await,
