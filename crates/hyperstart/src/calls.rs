@@ -22,7 +22,7 @@ impl Init {
     pub(crate) fn answer(&mut self, request: Request) {
         let id = request.id;
         let result = match request.call {
-            Call::SetUp(pod) => self.set_up(&pod).map(|()| Some(Answer::Done)),
+            Call::SetUp(pod) => self.set_up(pod).map(|()| Some(Answer::Done)),
             Call::CreateContainer(spec) => {
                 self.create_container(&spec).map(|()| Some(Answer::Done))
             }
@@ -57,17 +57,17 @@ impl Init {
         }
     }
 
-    fn set_up(&mut self, pod: &PodSetup) -> Result<()> {
-        if self.hostname.is_some() {
+    fn set_up(&mut self, pod: PodSetup) -> Result<()> {
+        if self.pod.is_some() {
             return Err(Error::invalid("the pod is set up already"));
         }
-        setup::apply(pod)?;
-        self.hostname = Some(pod.hostname.clone());
+        setup::apply(&pod)?;
+        self.pod = Some(pod);
         Ok(())
     }
 
     fn create_container(&mut self, spec: &ContainerSpec) -> Result<()> {
-        if self.hostname.is_none() {
+        if self.pod.is_none() {
             return Err(Error::invalid("the pod is not set up"));
         }
         match self.containers.entry(spec.id.clone()) {
@@ -98,7 +98,7 @@ impl Init {
         let around = Surroundings {
             watch: &self.watch,
             null: &self.null,
-            hostname: self.hostname.as_deref().unwrap_or_default(),
+            hostname: self.pod.as_ref().map_or("", |pod| pod.hostname.as_str()),
         };
         let process = Process::spawn(request, call, container, &around)?;
         if call.main {

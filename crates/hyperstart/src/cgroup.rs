@@ -19,6 +19,8 @@ use crate::sys;
 const CPU_PERIOD_USEC: u64 = 100_000;
 /// The shortest quota that the kernel accepts, in microseconds.
 const CPU_QUOTA_MIN_USEC: u64 = 1_000;
+/// What a kernel is taken to hold that does not say: as many processes as it has numbers for.
+const PIDS_FALLBACK: u64 = 32768;
 /// The most that is read of one file; only a list of processes comes near it.
 const FILE_MAX: u64 = 4 << 20;
 /// Groups visited below a container's own; a container may make more only when privileged.
@@ -45,7 +47,7 @@ impl Cgroup {
         )
         .attempt(|| format!("open control group {}", id.short()))?;
         let cgroup = Cgroup { path, fd };
-        for (file, value) in limit_files(limits) {
+        for (file, value) in limit_files(limits, most_pids()) {
             cgroup.write(file, &value)?;
         }
         Ok(cgroup)
@@ -162,8 +164,15 @@ impl AsFd for Cgroup {
     }
 }
 
+/// How many processes a container may have that has no limit of its own: most of what the kernel
+/// can hold, so that a fork bomb leaves room for whoever comes to end it.
+fn most_pids() -> u64 {
+    let most = number(&read(std::path::Path::new("/proc/sys/kernel/threads-max")));
+    most.unwrap_or(PIDS_FALLBACK) / 4 * 3
+}
+
 /// The files that hold `limits`, with their contents.
-fn limit_files(limits: &ContainerLimits) -> Vec<(&'static str, String)> {
+fn limit_files(limits: &ContainerLimits, default_pids: u64) -> Vec<(&'static str, String)> {
     let mut files = Vec::new();
     if let Some(millis) = limits.cpu_millis {
         let quota = (u64::from(millis) * CPU_PERIOD_USEC / 1000).max(CPU_QUOTA_MIN_USEC);
@@ -173,9 +182,8 @@ fn limit_files(limits: &ContainerLimits) -> Vec<(&'static str, String)> {
         files.push(("memory.max", bytes.to_string()));
         files.push(("memory.swap.max", "0".to_owned()));
     }
-    if let Some(pids) = limits.pids {
-        files.push(("pids.max", pids.to_string()));
-    }
+    let pids = limits.pids.map_or(default_pids, u64::from);
+    files.push(("pids.max", pids.to_string()));
     files
 }
 
@@ -214,11 +222,11 @@ mod tests {
     #[test]
     fn limits_become_files() {
         let limits = |cpu_millis, memory_bytes, pids| {
-            limit_files(&ContainerLimits { cpu_millis, memory_bytes, pids })
+            limit_files(&ContainerLimits { cpu_millis, memory_bytes, pids }, 77)
         };
-        assert_eq!(limits(None, None, None), []);
-        assert_eq!(limits(Some(1500), None, None), [("cpu.max", "150000 100000".into())]);
-        assert_eq!(limits(Some(1), None, None), [("cpu.max", "1000 100000".into())]);
+        assert_eq!(limits(None, None, None), [("pids.max", "77".into())]);
+        assert_eq!(limits(Some(1500), None, None)[0], ("cpu.max", "150000 100000".into()));
+        assert_eq!(limits(Some(1), None, None)[0], ("cpu.max", "1000 100000".into()));
         assert_eq!(
             limits(None, Some(1 << 20), Some(9)),
             [

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hc_proto::GuestMux;
@@ -38,7 +38,7 @@ impl Channel {
     pub(crate) fn open() -> Result<Channel> {
         let command_line = boot::command_line()?;
         let path = match boot::parameter(&command_line, PARAMETER) {
-            Some(device) => PathBuf::from(device),
+            Some(device) => devices::file(device)?,
             None => devices::port(PORT)?,
         };
         let fd = open(&path)?;

@@ -17,38 +17,26 @@ const BPF_CGROUP_DEVICE: u32 = 6;
 /// Lets groups below have further rules, which can only forbid more.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
+/// `BPF_DEVCG_DEV_CHAR`; the other kind is blocks.
 const CHARACTER: u32 = 2;
-const BLOCK: u32 = 1;
-const MAKE: u32 = 1;
+/// `BPF_DEVCG_ACC_READ` and `BPF_DEVCG_ACC_WRITE`; what is left is making a node.
 const READ_WRITE: u32 = 6;
+/// Bits of a minor number in the kernel.
+const MINOR_BITS: u32 = 20;
 
-/// One permission; `None` stands for any number.
-struct Rule {
-    kind: u32,
-    access: u32,
-    major: Option<u32>,
-    minor: Option<u32>,
-}
-
-/// A character device that may be made, read and written.
-const fn character(major: u32, minor: Option<u32>) -> Rule {
-    Rule { kind: CHARACTER, access: MAKE | READ_WRITE, major: Some(major), minor }
-}
-
-/// Docker's default: everything may be made, which is harmless by itself; only these be opened.
-const RULES: [Rule; 11] = [
-    Rule { kind: CHARACTER, access: MAKE, major: None, minor: None },
-    Rule { kind: BLOCK, access: MAKE, major: None, minor: None },
-    character(1, Some(3)), // null
-    character(1, Some(5)), // zero
-    character(1, Some(7)), // full
-    character(1, Some(8)), // random
-    character(1, Some(9)), // urandom
-    character(5, Some(0)), // tty
-    character(5, Some(1)), // console
-    character(5, Some(2)), // ptmx
-    character(136, None),  // pts/*
+/// The character devices that may be opened, as major and minor numbers.
+const OPEN: [(u32, u32); 8] = [
+    (1, 3), // null
+    (1, 5), // zero
+    (1, 7), // full
+    (1, 8), // random
+    (1, 9), // urandom
+    (5, 0), // tty
+    (5, 1), // console
+    (5, 2), // ptmx
 ];
+/// The major number of terminals (`pts/*`), any of which may be opened.
+const TERMINALS: u32 = 136;
 
 /// What `BPF_PROG_ATTACH` takes.
 #[repr(C)]
@@ -78,7 +66,7 @@ struct Load {
 
 /// Forbids the processes of a control group every device but the usual ones.
 pub(crate) fn restrict(cgroup: impl AsFd) -> io::Result<()> {
-    let program = load(&compile(&RULES))?;
+    let program = load(&compile())?;
     let mut attributes = Attach {
         target: cgroup.as_fd().as_raw_fd().unsigned_abs(),
         program: program.as_raw_fd().unsigned_abs(),
@@ -126,43 +114,59 @@ unsafe fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Writes the program that allows exactly what `rules` allow.
+/// Writes the program: any node may be made, which is harmless by itself; only the usual devices may
+/// be opened.
 ///
-/// The kernel gives it a pointer (in r1) to three words: access and kind in one, major, minor.
-/// A rule is a run of comparisons, each of which leaves for the next rule when it fails.
-fn compile(rules: &[Rule]) -> Vec<u64> {
+/// The kernel gives it a pointer (in r1) to three words: access and kind in one, major, minor. It is
+/// one straight line of comparisons, because the kernel's verifier walks every way through it
+/// before a container can start.
+fn compile() -> Vec<u64> {
     const CONTEXT: u8 = 1;
     const ACCESS: u8 = 2;
     const KIND: u8 = 3;
-    const MAJOR: u8 = 4;
+    const NUMBER: u8 = 4;
     const MINOR: u8 = 5;
-    const SCRATCH: u8 = 1; // The context is not needed once it is read.
-    let mut program = vec![
+    let head = [
         load_word(ACCESS, CONTEXT, 0),
         move_register(KIND, ACCESS),
         and(KIND, 0xffff),
         shift_right(ACCESS, 16),
-        load_word(MAJOR, CONTEXT, 4),
-        load_word(MINOR, CONTEXT, 8),
+        and(ACCESS, READ_WRITE),
     ];
-    for rule in rules {
-        let numbers = [(MAJOR, rule.major), (MINOR, rule.minor)];
-        let numbers: Vec<_> = numbers.iter().filter_map(|&(r, n)| Some((r, n?))).collect();
-        // Lines of this rule behind its first one: what a failed comparison skips.
-        let mut behind = 5 + i16::try_from(numbers.len()).expect("at most two");
-        program.push(jump_unless_equal(KIND, rule.kind, behind));
-        program.push(move_register(SCRATCH, ACCESS));
-        program.push(and(SCRATCH, !rule.access));
-        behind -= 3;
-        program.push(jump_unless_equal(SCRATCH, 0, behind));
-        for (register, number) in numbers {
-            behind -= 1;
-            program.push(jump_unless_equal(register, number, behind));
-        }
-        program.extend([set(0, 1), EXIT]);
+    // What each comparison jumps over is known at the end only, so it is filled in there.
+    let mut tests = vec![
+        (Test::Equal(ACCESS, 0), true),
+        (Test::NotEqual(KIND, CHARACTER), false),
+        (Test::None(load_word(NUMBER, CONTEXT, 4)), false),
+        (Test::Equal(NUMBER, TERMINALS), true),
+        (Test::None(load_word(MINOR, CONTEXT, 8)), false),
+        (Test::None(shift_left(NUMBER, MINOR_BITS)), false),
+        (Test::None(or_register(NUMBER, MINOR)), false),
+    ];
+    let usual = OPEN.map(|(major, minor)| Test::Equal(NUMBER, major << MINOR_BITS | minor));
+    tests.extend(usual.map(|test| (test, true)));
+    let mut program = head.to_vec();
+    for (index, (test, allowed)) in tests.iter().enumerate() {
+        // The tail is: set 0, exit, set 1, exit.
+        let to_tail = tests.len() - index - 1 + if *allowed { 2 } else { 0 };
+        let lines = i16::try_from(to_tail).expect("the program is short");
+        program.push(match *test {
+            Test::Equal(register, value) => jump_if_equal(register, value, lines),
+            Test::NotEqual(register, value) => jump_unless_equal(register, value, lines),
+            Test::None(line) => line,
+        });
     }
-    program.extend([set(0, 0), EXIT]);
+    program.extend([set(0, 0), EXIT, set(0, 1), EXIT]);
     program
+}
+
+/// A line that leaves for the answer if a register has, or has not, a value; or one that does not
+/// leave.
+#[derive(Clone, Copy)]
+enum Test {
+    Equal(u8, u32),
+    NotEqual(u8, u32),
+    None(u64),
 }
 
 const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
@@ -183,12 +187,24 @@ const fn shift_right(register: u8, bits: u32) -> u64 {
     instruction(0x74, register, 0, 0, bits)
 }
 
+const fn shift_left(register: u8, bits: u32) -> u64 {
+    instruction(0x64, register, 0, 0, bits)
+}
+
+const fn or_register(to: u8, from: u8) -> u64 {
+    instruction(0x4c, to, from, 0, 0)
+}
+
 const fn set(register: u8, value: u32) -> u64 {
     instruction(0xb4, register, 0, 0, value)
 }
 
+const fn jump_if_equal(register: u8, value: u32, lines: i16) -> u64 {
+    instruction(0x16, register, 0, lines, value)
+}
+
 const fn jump_unless_equal(register: u8, value: u32, lines: i16) -> u64 {
-    instruction(0x55, register, 0, lines, value)
+    instruction(0x56, register, 0, lines, value)
 }
 
 /// One line as the kernel lays it out: code, registers, offset, number. Little-endian, as all
@@ -222,9 +238,12 @@ mod tests {
                 0xbc => registers[to] = registers[from],
                 0x54 => registers[to] &= number,
                 0x74 => registers[to] >>= number,
+                0x64 => registers[to] <<= number,
+                0x4c => registers[to] |= registers[from],
                 0xb4 => registers[to] = number,
-                0x55 if registers[to] != number => line += usize::try_from(offset).unwrap(),
-                0x55 => {}
+                0x16 if registers[to] == number => line += usize::try_from(offset).unwrap(),
+                0x56 if registers[to] != number => line += usize::try_from(offset).unwrap(),
+                0x16 | 0x56 => {}
                 0x95 => return registers[0] == 1,
                 other => panic!("code {other:#x}"),
             }
@@ -233,32 +252,28 @@ mod tests {
 
     #[test]
     fn usual_devices_are_open_and_disks_and_ports_are_not() {
-        let program = compile(&RULES);
-        let read = 2;
+        let program = compile();
+        let (make, read, block) = (1, 2, 1);
         assert!(run(&program, READ_WRITE, CHARACTER, 1, 3), "null");
         assert!(run(&program, READ_WRITE, CHARACTER, 136, 12), "a terminal");
-        assert!(run(&program, MAKE, BLOCK, 254, 0), "making a node for a disk");
-        assert!(!run(&program, read, BLOCK, 254, 0), "reading a disk");
+        assert!(run(&program, make, block, 254, 0), "making a node for a disk");
+        assert!(!run(&program, read, block, 254, 0), "reading a disk");
         assert!(!run(&program, READ_WRITE, CHARACTER, 1, 1), "mem");
-        assert!(!run(&program, MAKE | read, CHARACTER, 240, 1), "a port");
-        assert!(!run(&program, READ_WRITE, BLOCK, 1, 3), "a block device of null's numbers");
+        assert!(!run(&program, make | read, CHARACTER, 240, 1), "a port");
+        assert!(!run(&program, READ_WRITE, block, 1, 3), "a block device of null's numbers");
     }
 
     proptest! {
         #[test]
-        fn the_program_says_what_the_rules_say(
+        fn the_program_says_what_the_lists_say(
             access in 0_u32..8,
             kind in 1_u32..3,
             major in 0_u32..140,
             minor in 0_u32..12,
         ) {
-            let allowed = RULES.iter().any(|rule| {
-                rule.kind == kind
-                    && access & !rule.access == 0
-                    && rule.major.is_none_or(|m| m == major)
-                    && rule.minor.is_none_or(|m| m == minor)
-            });
-            prop_assert_eq!(run(&compile(&RULES), access, kind, major, minor), allowed);
+            let usual = major == TERMINALS || OPEN.contains(&(major, minor));
+            let allowed = access & READ_WRITE == 0 || kind == CHARACTER && usual;
+            prop_assert_eq!(run(&compile(), access, kind, major, minor), allowed);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::error::{Attempt as _, Error, Result};
 
 /// How long a device may take to appear: many times what a slow emulated machine needs, and short
 /// enough that the host hears the reason before its own patience ends.
-const APPEAR: Duration = Duration::from_secs(10);
+const APPEAR: Duration = Duration::from_secs(5);
 /// The kernel's own announcements.
 const KERNEL_GROUP: u32 = 1;
 
@@ -30,6 +30,11 @@ pub(crate) fn port(name: &str) -> Result<PathBuf> {
         })?;
         Some(Path::new("/dev").join(entry.file_name()?))
     })
+}
+
+/// The device file at `path`.
+pub(crate) fn file(path: &str) -> Result<PathBuf> {
+    find(&format!("device {path}"), || Path::new(path).exists().then(|| PathBuf::from(path)))
 }
 
 /// The device file of the disk with this serial.

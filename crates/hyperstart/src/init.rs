@@ -15,7 +15,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use hc_proto::message::{Answer, Event, Failure, FromGuest, ProcessId, Reply, StreamId};
+use hc_proto::message::{
+    Answer, Event, Failure, FromGuest, PodSetup, ProcessId, Reply, Scratch, StreamId,
+};
 use hc_proto::{Attached, GuestMux, MuxEvent, SendError};
 use hc_spec::{Exit, Id};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -42,8 +44,8 @@ pub(crate) struct Init {
     pub(crate) watch: Watch,
     pub(crate) mux: GuestMux,
     pub(crate) null: OwnedFd,
-    /// The pod's host name; `None` until the host has set the pod up.
-    pub(crate) hostname: Option<String>,
+    /// What the host has set up; `None` before it has.
+    pub(crate) pod: Option<PodSetup>,
     pub(crate) containers: BTreeMap<Id, Container>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     pub(crate) helpers: BTreeMap<u32, Helper>,
@@ -78,7 +80,7 @@ impl Init {
             watch,
             mux: GuestMux::new(),
             null,
-            hostname: None,
+            pod: None,
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             helpers: BTreeMap::new(),
@@ -392,7 +394,9 @@ impl Init {
             return;
         }
         self.containers.clear(); // Roots are unmounted with their namespaces.
-        setup::unmount_scratch();
+        if let Some(PodSetup { scratch: Scratch::Disk(_), .. }) = self.pod {
+            setup::unmount_scratch();
+        }
         self.reply(request, Ok(Answer::Done));
         self.send();
         self.mux.flush_acks();

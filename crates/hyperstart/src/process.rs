@@ -151,7 +151,7 @@ impl Process {
             (call.stderr, error, Token::ErrorOutput(self.id)),
         ];
         for (stream, fd, token) in outputs {
-            if let (Some(stream), Some(fd)) = (stream, fd) {
+            if let Some(fd) = fd {
                 self.outputs.push(Output::new(stream, fd, token, watch)?);
             }
         }

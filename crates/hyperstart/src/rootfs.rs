@@ -13,7 +13,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
@@ -49,23 +49,14 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
     ("core", "/proc/kcore"),
 ];
-/// What an unprivileged container does not see.
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-/// What an unprivileged container cannot write to.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Files that an unprivileged container does not see, below `/proc`.
+const MASKED_FILES: [&str; 7] =
+    ["interrupts", "kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats"];
+/// Directories that an unprivileged container does not see, by the file system they are in.
+const MASKED_DIRECTORIES: [(&str, &str); 4] =
+    [("/proc", "acpi"), ("/proc", "asound"), ("/proc", "scsi"), ("/sys", "firmware")];
+/// What an unprivileged container cannot write to, below `/proc`.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// Directories below `/dev` that a privileged container's devices are looked for in.
 const DEVICE_DEPTH_MAX: usize = 3;
 
@@ -140,7 +131,9 @@ impl Builder<'_> {
         if self.spec.privileged {
             return Ok(());
         }
-        self.protect("/sys/fs/cgroup", INERT)
+        let groups = self.mounted("/sys/fs/cgroup")?;
+        make_read_only(&path_of(groups.as_fd()), INERT)
+            .attempt(|| "make /sys/fs/cgroup read-only".into())
     }
 
     fn devices(&self) -> Result<()> {
@@ -183,22 +176,24 @@ impl Builder<'_> {
     /// Hides what Docker hides and write-protects what Docker does. A kernel that lacks one of
     /// these files is no worse for it.
     fn hide(&self) -> Result<()> {
-        for path in MASKED {
-            let Some(found) = self.existing(path)? else { continue };
-            let place = path_of(found.as_fd());
-            let stat = rustix::fs::fstat(&found).attempt(|| format!("look at {path}"))?;
-            let hidden = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                mount("tmpfs", &place, "tmpfs", INERT | MountFlags::RDONLY, c"size=0,mode=755")
-            } else {
-                mount_bind(format!("{RUN}/root/dev/null"), &place)
-            };
-            hidden.attempt(|| format!("hide {path}"))?;
+        // Below these two everything is the kernel's, so names in them need no distrust.
+        let (proc, sys) = (self.mounted("/proc")?, self.mounted("/sys")?);
+        let null = format!("{RUN}/root/dev/null");
+        for name in MASKED_FILES {
+            let hidden = mount_bind(&null, format!("{}/{name}", path_of(proc.as_fd())));
+            if_there(hidden).attempt(|| format!("hide /proc/{name}"))?;
         }
-        for path in READ_ONLY {
-            let Some(found) = self.existing(path)? else { continue };
-            let place = path_of(found.as_fd());
-            mount_bind(&place, &place).attempt(|| format!("bind {path}"))?;
-            self.protect(path, INERT)?;
+        for (top, name) in MASKED_DIRECTORIES {
+            let top_fd = if top == "/sys" { &sys } else { &proc };
+            let place = format!("{}/{name}", path_of(top_fd.as_fd()));
+            let flags = INERT | MountFlags::RDONLY;
+            let hidden = mount("tmpfs", place, "tmpfs", flags, c"size=0,mode=755");
+            if_there(hidden).attempt(|| format!("hide {top}/{name}"))?;
+        }
+        for name in READ_ONLY {
+            let place = format!("{}/{name}", path_of(proc.as_fd()));
+            let protected = mount_bind(&place, &place).and_then(|()| make_read_only(&place, INERT));
+            if_there(protected).attempt(|| format!("protect /proc/{name}"))?;
         }
         Ok(())
     }
@@ -210,23 +205,21 @@ impl Builder<'_> {
             .attempt(|| format!("mount {path}"))
     }
 
-    /// Makes the mount at `path`, which is opened anew to see it, read-only.
-    fn protect(&self, path: &str, flags: MountFlags) -> Result<()> {
-        let mounted =
-            self.root.open_at(Path::new(path), OFlags::PATH).attempt(|| format!("open {path}"))?;
-        make_read_only(&path_of(mounted.as_fd()), flags)
-            .attempt(|| format!("make {path} read-only"))
+    /// Opens what is mounted at `path`.
+    fn mounted(&self, path: &str) -> Result<OwnedFd> {
+        self.root.open_at(Path::new(path), OFlags::PATH).attempt(|| format!("open {path}"))
     }
 
-    fn directory(&self, path: &str) -> Result<std::os::fd::OwnedFd> {
+    fn directory(&self, path: &str) -> Result<OwnedFd> {
         self.root.ensure_directory(Path::new(path)).attempt(|| format!("make directory {path}"))
     }
+}
 
-    fn existing(&self, path: &str) -> Result<Option<std::os::fd::OwnedFd>> {
-        match self.root.open_at(Path::new(path), OFlags::PATH) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            found => found.map(Some).attempt(|| format!("open {path}")),
-        }
+/// Takes a place that is not there for one that needs nothing done to it.
+fn if_there(done: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match done {
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
     }
 }
 
@@ -238,7 +231,7 @@ fn make_read_only(place: &str, flags: MountFlags) -> rustix::io::Result<()> {
 /// Copies the device nodes below `from` into the directory `to`, which is on another file system.
 ///
 /// The channel's port is left out: no program should open it by mistake.
-fn copy_devices(from: &Path, to: &std::os::fd::OwnedFd, depth: usize) -> Result<()> {
+fn copy_devices(from: &Path, to: &OwnedFd, depth: usize) -> Result<()> {
     let entries = fs::read_dir(from).attempt(|| format!("list {}", from.display()))?;
     for entry in entries.flatten() {
         let (name, path) = (entry.file_name(), entry.path());

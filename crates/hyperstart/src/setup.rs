@@ -4,6 +4,7 @@
 
 use core::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use hc_proto::message::{PodSetup, Scratch};
@@ -124,8 +125,24 @@ fn grow(device: &Path, place: &str) -> std::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(CWD, place, flags, Mode::empty())?;
     let block = rustix::fs::fstatvfs(&directory)?.f_bsize.max(SECTOR);
-    // The kernel has nothing to do, and says so, if the file system is that large.
-    sys::grow_ext4(&directory, sectors / (block / SECTOR))
+    let wanted = sectors / (block / SECTOR);
+    // Asked first, because the kernel refuses to look at file systems that it could not grow, also
+    // where there is nothing to do.
+    if ext4_blocks(device)? >= wanted { Ok(()) } else { sys::grow_ext4(&directory, wanted) }
+}
+
+/// How many blocks the ext4 file system on `device` has, as its superblock says.
+fn ext4_blocks(device: &Path) -> std::io::Result<u64> {
+    const SUPERBLOCK: u64 = 1024;
+    const COUNT_LOW: usize = 0x04;
+    const COUNT_HIGH: usize = 0x150;
+    let mut superblock = [0; 1024];
+    fs::File::open(device)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
+    let word = |at: usize| {
+        let bytes = superblock[at..].first_chunk().copied().unwrap_or_default();
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    Ok(word(COUNT_HIGH) << 32 | word(COUNT_LOW))
 }
 
 #[cfg(test)]

@@ -159,16 +159,16 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The output that goes from `source`, which does not block, into `stream`.
+    /// The output that goes from `source`, which does not block, into `stream`, or nowhere.
     pub(crate) fn new(
-        stream: StreamId,
+        stream: Option<StreamId>,
         source: OwnedFd,
         token: Token,
         watch: &Watch,
     ) -> io::Result<Output> {
         let mut source = Watched::new(source, token);
         source.want(watch, Some(EventFlags::IN))?;
-        Ok(Output { source: Some(source), stream: Some(stream) })
+        Ok(Output { source: Some(source), stream })
     }
 
     /// The stream it goes to, unless nobody listens.

@@ -96,13 +96,29 @@ fn a_host_that_knows_nothing_finds_the_containers_running() {
 }
 
 #[test]
+fn a_channel_may_be_a_terminal() {
+    let devices =
+        Devices { console: true, parameters: "hyper.channel=/dev/hvc0", ..Devices::default() };
+    let Some(mut host) = Host::boot(&devices) else { return };
+    let id = host.sleeper(&container(1));
+    // Every byte must pass, also those that mean something to a terminal.
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let started = host.spawn(&id, false, Program::Exec(process(&["cat"]))).unwrap();
+    host.send(started.stdin, &bytes, true);
+    assert_eq!(host.process_exit(started.process), Exit::Code(0));
+    assert!(host.read_all(started.stdout) == bytes);
+    assert_eq!(host.call(Call::Shutdown), Ok(Answer::Done));
+    assert!(host.machine.ends());
+}
+
+#[test]
 fn a_guest_without_its_channel_says_why_and_ends() {
     let devices = Devices { parameters: "hyper.channel=/dev/absent", ..Devices::default() };
     let Some(mut machine) = Machine::boot(&devices) else { return };
     assert!(machine.ends());
     let console = machine.console();
     assert!(
-        console.contains("hyperstart: cannot open channel /dev/absent: no such file or directory"),
+        console.contains("hyperstart: device /dev/absent did not appear within 5s"),
         "{console}"
     );
 }

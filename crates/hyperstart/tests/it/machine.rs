@@ -16,6 +16,9 @@ pub(crate) const IMAGE: &str = "rootfs";
 /// The serial of the scratch disk.
 pub(crate) const SCRATCH: &str = "scratch";
 
+/// The channel's usual form.
+const PORT: &str = "virtserialport,chardev=c,name=org.hyper.channel.0";
+
 /// What every machine is made of, built once for all tests.
 struct Parts {
     kernel: PathBuf,
@@ -41,6 +44,8 @@ pub(crate) struct Devices {
     pub(crate) scratch: Option<(u64, u64)>,
     /// Whether there is a network card, on QEMU's own network.
     pub(crate) network: bool,
+    /// Whether the channel is a console and not a port.
+    pub(crate) console: bool,
     /// More words for the kernel.
     pub(crate) parameters: &'static str,
 }
@@ -72,7 +77,7 @@ impl Machine {
             .arg(format!("file:{}", directory.path().join("console").display()))
             .args(["-device", "virtio-serial-device", "-chardev"])
             .arg(format!("socket,id=c,path={},server=off,reconnect=1", socket.display()))
-            .args(["-device", "virtserialport,chardev=c,name=org.hyper.channel.0"])
+            .args(["-device", if devices.console { "virtconsole,chardev=c" } else { PORT }])
             .args(disk(&parts.image, IMAGE, true));
         if let Some((disk_bytes, file_system_bytes)) = devices.scratch {
             let path = directory.path().join("scratch");
