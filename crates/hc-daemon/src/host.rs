@@ -39,7 +39,8 @@ pub(crate) struct Host {
     kernel: PathBuf,
     driver: Option<String>,
     probe: OnceCell<Probe>,
-    boots: Mutex<HashMap<PathBuf, (SystemTime, Boot)>>,
+    /// What was found out about kernels, with the times of kernel and init then.
+    boots: Mutex<HashMap<PathBuf, ([SystemTime; 2], Boot)>>,
 }
 
 /// What a pod boots.
@@ -121,7 +122,8 @@ impl Host {
         ]
     }
 
-    /// What a pod boots that asks for `kernel`. Looks into a kernel once and again when it changed.
+    /// What a pod boots that asks for `kernel`. Looks into a kernel once, and again when it or the
+    /// init has changed.
     pub(crate) async fn boot(self: &Arc<Self>, kernel: Option<&Path>) -> Result<Boot> {
         let path = kernel.unwrap_or(&self.kernel).to_owned();
         let host = Arc::clone(self);
@@ -131,23 +133,27 @@ impl Host {
     }
 
     fn inspect(&self, path: &Path) -> Result<Boot> {
-        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-        let modified = modified.map_err(|error| {
+        let modified = |path: &Path| std::fs::metadata(path)?.modified();
+        let kernel = modified(path).map_err(|error| {
             let failure = Failure::new(
                 ErrorKind::Unsupported,
                 format!("cannot read kernel {}: {error}", path.display()),
             );
             failure.hint("build it with `make`, or name another with --kernel")
         })?;
+        let init = modified(&self.lib_dir.join(INIT)).map_err(|error| {
+            let failure = Failure::host("cannot read the guest's init", &error);
+            failure.hint(format!("it belongs at {}", self.lib_dir.join(INIT).display()))
+        })?;
         let known = self.boots().get(path).cloned();
         if let Some((then, boot)) = known
-            && then == modified
+            && then == [kernel, init]
             && boot.initramfs.exists()
         {
             return Ok(boot);
         }
         let boot = self.look(path)?;
-        self.boots().insert(path.to_owned(), (modified, boot.clone()));
+        self.boots().insert(path.to_owned(), ([kernel, init], boot.clone()));
         Ok(boot)
     }
 
@@ -170,7 +176,7 @@ impl Host {
         Ok(Boot { kernel: path.to_owned(), initramfs, transport })
     }
 
-    fn boots(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, (SystemTime, Boot)>> {
+    fn boots(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, ([SystemTime; 2], Boot)>> {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo      build everything and run a container in its own virtual machine
+#   make test      run every test
+#   make lint      run every check that is no test
+#   make bench     measure, and print ratios
+#   make install   install below PREFIX (default /usr/local)
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+GUEST := x86_64-unknown-linux-gnu
+
+.PHONY: demo test lint bench install dist packages-build
+
+demo: dist
+	@scripts/packages run demo
+	@scripts/demo
+
+test: dist
+	@scripts/packages run demo test
+	@scripts/test
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+	cargo xtask lint
+
+bench: dist
+	@scripts/packages run demo test bench
+	@scripts/bench
+
+install: dist
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/hyper
+	install -m 0755 dist/bin/hyper dist/bin/hyperd dist/bin/hyper-pod $(DESTDIR)$(PREFIX)/bin
+	ln -sf hyper $(DESTDIR)$(PREFIX)/bin/hyperctl
+	install -m 0644 dist/lib/hyper/vmlinux dist/lib/hyper/scratch.template $(DESTDIR)$(PREFIX)/lib/hyper
+	install -m 0755 dist/lib/hyper/hyperstart $(DESTDIR)$(PREFIX)/lib/hyper
+
+# Everything that is installed, laid out as it will be. Each step does nothing when it is done.
+dist: packages-build dist/lib/hyper/scratch.template
+	@guest/kernel/build dist/lib/hyper
+	@echo "building hyperstart"
+	@RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --quiet --profile guest --package hyperstart --target $(GUEST)
+	@cp -u $(TARGET)/$(GUEST)/guest/hyperstart dist/lib/hyper/
+	@echo "building hyper, hyperd and hyper-pod"
+	@cargo build --quiet --release --package hc-cli --package hc-daemon --package hc-pod
+	@mkdir -p dist/bin
+	@cp -u $(TARGET)/release/hyper $(TARGET)/release/hyperd $(TARGET)/release/hyper-pod dist/bin/
+	@ln -sf hyper dist/bin/hyperctl
+
+packages-build:
+	@command -v cargo >/dev/null || { \
+	    echo 'error: no cargo; install Rust 1.91 or later with rustup' >&2; exit 1; }
+	@scripts/packages build
+
+dist/lib/hyper/scratch.template: xtask/src/scratch.rs crates/hc-pod/src/scratch.rs
+	@echo "making the template of scratch disks"
+	@mkdir -p $(@D)
+	@cargo xtask scratch $@

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests that cannot run here say so.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Says that the calling test does not run, and why. The caller returns right after.
+///
+/// The line goes to standard error and, where `HYPER_SKIPS` names a file, to that file, from which
+/// `make test` counts.
+#[expect(clippy::print_stderr, reason = "cargo shows it with the test")]
+pub fn skip(reason: &str) {
+    eprintln!("skipped: {reason}");
+    if let Some(path) = std::env::var_os("HYPER_SKIPS") {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{reason}")).unwrap();
+    }
+}
+
+/// Whether a program is on `PATH`, or where Debian keeps those for administrators.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/sbin", "/usr/sbin"]).any(|dir| Path::new(dir).join(name).is_file())
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
