@@ -12,11 +12,13 @@ pub(crate) const TCP_FLOWS_MAX: usize = 512;
 /// UDP and ping flows of one guest; the one unused for longest makes room for a new one.
 pub(crate) const DATAGRAM_FLOWS_MAX: usize = 256;
 
-/// Bytes of TCP buffers that flows share before new ones get only [`TCP_BUFFER_MIN`].
-pub(crate) const TCP_BUFFER_BUDGET: usize = 8 << 20;
+/// Bytes of TCP buffers that flows share before new ones get only [`TCP_BUFFER_MIN`]. The more of
+/// them are in use, the less a new flow gets, so that a handful of busy flows fits.
+pub(crate) const TCP_BUFFER_BUDGET: usize = 4 << 20;
 
 /// The most that one flow gets for each direction: two of the largest segments, so that the guest
-/// can fill one while we drain the other. Twice and half as much measured the same.
+/// can fill one while we drain the other. Half as much was as fast between tasks of one thread, but
+/// leaves less to do while a VM is slow to answer.
 pub(crate) const TCP_BUFFER_MAX: usize = 128 << 10;
 
 /// The least that one flow gets for each direction; still ten ordinary segments.

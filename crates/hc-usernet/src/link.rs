@@ -166,3 +166,67 @@ fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// All frames that `bytes` hold when they arrive in pieces of up to `piece` bytes.
+    fn read(bytes: &[u8], piece: usize) -> Result<Vec<Vec<u8>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut ours, mut theirs) = tokio::io::duplex(piece);
+            let mut input = Input::new();
+            let mut frames = Vec::new();
+            let receive = async {
+                while poll_fn(|cx| input.poll_fill(&mut ours, cx)).await? != Arrival::End {
+                    while let Some(frame) = input.next_frame()? {
+                        frames.push(frame.to_vec());
+                    }
+                }
+                Ok(())
+            };
+            let send = async {
+                // The other end stops listening at the first bad frame.
+                let _ = theirs.write_all(bytes).await;
+                drop(theirs);
+            };
+            let mut receive = std::pin::pin!(receive);
+            let mut send = std::pin::pin!(send);
+            let mut sent = false;
+            poll_fn(|cx| {
+                sent = sent || send.as_mut().poll(cx).is_ready();
+                receive.as_mut().poll(cx)
+            })
+            .await?;
+            Ok(frames)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_split(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 14..2000), 0..20),
+            piece in 1_usize..5000,
+        ) {
+            let mut output = Output::default();
+            for frame in &frames {
+                output.push(frame.len(), |room| room.copy_from_slice(frame));
+            }
+            prop_assert_eq!(read(&output.bytes, piece).unwrap(), frames);
+        }
+    }
+
+    #[test]
+    fn the_largest_frame_fits() {
+        let mut output = Output::default();
+        output.push(MAX_FRAME, |room| room.fill(7));
+        output.push(MIN_FRAME, |room| room.fill(8));
+        assert_eq!(read(&output.bytes, 1 << 20).unwrap(), [vec![7; MAX_FRAME], vec![8; MIN_FRAME]]);
+    }
+}

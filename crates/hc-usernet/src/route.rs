@@ -19,6 +19,8 @@ use crate::policy::HostRoute;
 pub(crate) struct RouteTable {
     socket: OwnedFd,
     sequence: u32,
+    /// Whether a failure was told already: flows that fail are as many as the guest likes.
+    warned: bool,
 }
 
 const NLMSG_ERROR: u16 = 2;
@@ -44,7 +46,7 @@ impl RouteTable {
             None,
         )?;
         rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, warned: false })
     }
 
     /// How the host would route to `destination`. What cannot be found out counts as the host's own,
@@ -53,7 +55,10 @@ impl RouteTable {
         match self.ask(destination) {
             Ok(route) => route,
             Err(error) => {
-                tracing::warn!(%destination, %error, "cannot look up route");
+                if !self.warned {
+                    tracing::warn!(%destination, %error, "cannot look up routes, flows are denied");
+                    self.warned = true;
+                }
                 HostRoute::Local
             }
         }

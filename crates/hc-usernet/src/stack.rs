@@ -193,3 +193,25 @@ pub(crate) fn buffer_len(held: usize) -> usize {
     let rounded = if share == 0 { 0 } else { 1 << share.ilog2() };
     rounded.clamp(TCP_BUFFER_MIN, TCP_BUFFER_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{TCP_BUFFER_BUDGET, TCP_BUFFER_MAX, TCP_BUFFER_MIN, TCP_FLOWS_MAX};
+
+    #[test]
+    fn flows_get_smaller_buffers_the_more_there_are() {
+        let mut held = 0;
+        let lens: Vec<_> = (0..TCP_FLOWS_MAX)
+            .map(|_| {
+                let len = buffer_len(held);
+                held += 2 * len;
+                len
+            })
+            .collect();
+        assert_eq!(lens[..8], [TCP_BUFFER_MAX; 8]);
+        assert!(lens.is_sorted_by(|before, after| before >= after));
+        assert_eq!(lens.last(), Some(&TCP_BUFFER_MIN));
+        assert!(held <= TCP_BUFFER_BUDGET + TCP_FLOWS_MAX * 2 * TCP_BUFFER_MIN);
+    }
+}

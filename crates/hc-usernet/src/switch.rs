@@ -171,7 +171,7 @@ impl Switch {
 
     fn syn(&mut self, ends: Flow, frame: &[u8], output: &mut Output) {
         match self.tcp.admit(&ends, frame.len()) {
-            Admission::Repeated => {}
+            Admission::Repeated => self.tcp.renew(&ends, frame),
             // With no socket that listens, smoltcp answers one that opens nothing with a reset.
             Admission::Known | Admission::Refused => self.stack.ingress(frame, output),
             Admission::New => match self.target(ends.remote) {

@@ -118,6 +118,18 @@ impl TcpFlows {
         }
     }
 
+    /// Keeps the repeated SYN of a flow that is still connecting, in place of the one before it: the
+    /// guest may have given up meanwhile and be trying anew from the same port.
+    pub(crate) fn renew(&mut self, ends: &Flow, syn: &[u8]) {
+        if let Some(flow) = self.by_ends.get(ends).and_then(|id| self.flows.get_mut(id))
+            && let Stage::Connecting { syn: kept, .. } = &mut flow.stage
+            && syn.len() <= SYN_MAX
+            && **kept != *syn
+        {
+            *kept = syn.into();
+        }
+    }
+
     /// Opens an admitted flow to `target`, keeping `syn` until the host has connected.
     pub(crate) fn open(&mut self, ends: Flow, target: SocketAddr, syn: &[u8], ready: &Ready) {
         let connect = Box::pin(TcpStream::connect(target));
