@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The whole system as its users see it: real daemons, real VMs.
+
+#![expect(missing_docs, reason = "tests say what they test by their names")]
+
+mod copy;
+mod exec;
+mod faults;
+mod kernel;
+mod lifecycle;
+mod logs;
+mod network;
+mod rootless;
+mod run;
+mod streams;
