@@ -17,6 +17,9 @@ const CHANNEL_NAME: &str = "org.hyper.channel.0";
 /// has to be the kind that works on a machine without ACPI and keyboard controller (`reboot=t`).
 const KERNEL_PARAMETERS: &str = "console=ttyS0 reboot=t panic=-1";
 
+/// What the quick machine lacks, so that a kernel does not look for it, nor complains.
+const MMIO_PARAMETERS: &str = "acpi=off";
+
 /// What a kernel does in vain on an emulated processor: test its timer by waiting for it, which is a
 /// panic if the host is busy just then, and guard against a processor that speculates.
 const EMULATED_PARAMETERS: &str = "no_timer_check mitigations=off";
@@ -115,6 +118,9 @@ impl Machine<'_> {
     /// The kernel's parameters, the pod's own last, so that they win.
     fn parameters(&self) -> String {
         let mut parameters = vec![KERNEL_PARAMETERS.to_owned()];
+        if self.transport == Transport::Mmio {
+            parameters.push(MMIO_PARAMETERS.to_owned());
+        }
         if self.accelerator == Accelerator::Tcg {
             parameters.push(EMULATED_PARAMETERS.to_owned());
             parameters

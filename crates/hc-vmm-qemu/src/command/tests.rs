@@ -63,7 +63,7 @@ fn microvm_under_emulation() {
             -m 256M
             -kernel /proc/self/fd/10
             -initrd /proc/self/fd/11
-            -append console=ttyS0 reboot=t panic=-1 no_timer_check mitigations=off tsc_early_khz=2600000 tsc=reliable quiet hyper=1,2
+            -append console=ttyS0 reboot=t panic=-1 acpi=off no_timer_check mitigations=off tsc_early_khz=2600000 tsc=reliable quiet hyper=1,2
             -chardev socket,id=control,fd=12
             -mon chardev=control,mode=control
             -chardev socket,id=console,fd=14
