@@ -107,41 +107,56 @@ impl Session<'_> {
         }
     }
 
+    /// Shows what comes until the end. Whatever that is, all that came before it is written out.
     async fn receive(
         &self,
-        mut reader: OwnedReadHalf,
+        reader: OwnedReadHalf,
         early: &[u8],
         shared: &Shared,
         input: mpsc::Sender<Input>,
     ) -> Result<End> {
         let output = Output::new(self.shown);
+        let end = match self.receive_into(&output, reader, early, shared, input).await {
+            Ok(Some(end)) => Ok(end),
+            Ok(None) => return Ok(End::OutputClosed),
+            Err(failure) => Err(failure),
+        };
+        match output.finish().await {
+            Ok(()) => end,
+            Err(Closed) => Ok(End::OutputClosed),
+        }
+    }
+
+    /// `None` where the output is closed.
+    async fn receive_into(
+        &self,
+        output: &Output,
+        mut reader: OwnedReadHalf,
+        early: &[u8],
+        shared: &Shared,
+        input: mpsc::Sender<Input>,
+    ) -> Result<Option<End>> {
         let mut input = Some(input);
-        let mut raw = None;
+        // The terminal is put back when this function is left.
+        let mut _raw = None;
         let mut decoder = Decoder::default();
         decoder.feed(early);
         let mut buffer = vec![0; READ_SIZE];
         loop {
+            while let Some(frame) = decoder.next_frame().map_err(garbled)? {
+                if matches!(frame, Frame::Started | Frame::Stdout(_) | Frame::Stderr(_)) {
+                    shared.started.set(true);
+                }
+                match self.show(frame, output).await {
+                    Ok(None) => {}
+                    Ok(Some(end)) => return Ok(Some(end)),
+                    Err(Closed) => return Ok(None),
+                }
+            }
             if shared.started.get()
                 && let Some(sender) = input.take()
             {
-                raw = self.begin_input(sender)?;
-            }
-            while let Some(frame) = decoder.next_frame().map_err(garbled)? {
-                if matches!(frame, Frame::Started | Frame::Stdout(_) | Frame::Stderr(_))
-                    && !shared.started.replace(true)
-                    && let Some(sender) = input.take()
-                {
-                    raw = self.begin_input(sender)?;
-                }
-                match self.show(frame, &output).await {
-                    Ok(None) => {}
-                    Ok(Some(end)) => {
-                        let closed = output.finish().await.is_err();
-                        drop(raw);
-                        return Ok(if closed { End::OutputClosed } else { end });
-                    }
-                    Err(Closed) => return Ok(End::OutputClosed),
-                }
+                _raw = self.begin_input(sender)?;
             }
             match reader.read(&mut buffer).await {
                 Ok(0) => return Err(broken_off(self.container, "the daemon closed it")),

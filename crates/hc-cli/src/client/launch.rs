@@ -90,17 +90,15 @@ async fn start(paths: &Paths) -> Result<()> {
         Failure::system(format_args!("cannot start the daemon {}", program.display()), error)
             .with_hint("hyperd belongs beside hyper, or on PATH")
     })?;
-    wait_until_ready(child, reader).await.map_err(|failure| {
-        let failure = failure.context("cannot start the daemon");
+    let mut started = wait_until_ready(child, reader).await;
+    if started.is_ok() && !answers(&paths.socket()).await? {
+        started = Err(Failure::new(ErrorKind::Internal, "it does not listen"));
+    }
+    started.map_err(|failure| {
         let words = last_words(&mut log, log_start);
         let hint = if words.is_empty() { format!("see {}", log_path.display()) } else { words };
-        failure.with_hint(hint)
-    })?;
-    if answers(&paths.socket()).await? {
-        return Ok(());
-    }
-    Err(Failure::new(ErrorKind::Internal, "the daemon started, but does not listen")
-        .with_hint(format!("see {}", log_path.display())))
+        failure.context("cannot start the daemon").with_hint(hint)
+    })
 }
 
 /// How files of this user alone are opened: made where missing, and never cut short.

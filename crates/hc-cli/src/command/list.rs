@@ -22,6 +22,7 @@ const COMMAND_WIDTH: usize = 20;
 const CONTAINER_FIELDS: [&str; 12] = [
     "Command",
     "CreatedAt",
+    "ExitCode",
     "ID",
     "Image",
     "Labels",
@@ -31,7 +32,6 @@ const CONTAINER_FIELDS: [&str; 12] = [
     "RunningFor",
     "State",
     "Status",
-    "ExitCode",
 ];
 const CONTAINER_COLUMNS: [(&str, &str); 7] = [
     ("CONTAINER ID", "ID"),

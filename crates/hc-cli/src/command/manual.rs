@@ -116,6 +116,14 @@ mod tests {
         assert!(!text.contains("volumes-from") && !text.contains("hyper man\n"));
     }
 
+    /// `UPDATE_EXPECT=1 cargo test -p hc-cli` writes the file anew.
+    #[test]
+    fn the_reference_in_the_documentation_is_up_to_date() {
+        let mut cli = Cli::command();
+        cli.build();
+        expect_test::expect_file!["../../../../docs/cli.md"].assert_eq(&markdown(&cli));
+    }
+
     #[test]
     fn man_pages_are_written_for_every_command() {
         let dir = tempfile::tempdir().unwrap();

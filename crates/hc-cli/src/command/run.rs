@@ -147,8 +147,9 @@ async fn post_create(
     let answer = client.post::<Created>(Target::new(&["containers"]), request);
     tokio::pin!(answer);
     let signal = tokio::select! {
-        created = &mut answer => return created,
+        biased;
         signal = signals.interruption() => signal,
+        created = &mut answer => return created,
     };
     if let Ok(Ok(created)) = tokio::time::timeout(KILL_DEADLINE, answer).await {
         // The user wants to be gone; a failure here would tell them nothing they could act on.
@@ -164,20 +165,18 @@ async fn start_detached(
     signals: &mut Signals,
 ) -> Result<()> {
     let target = Target::new(&["containers", id, "start"]);
-    tokio::select! {
-        started = client.act(Method::POST, target) => match started {
-            Ok(()) => Ok(()),
-            Err(failure) => {
-                clean_up(client, id, auto_remove).await;
-                Err(failure)
-            }
-        },
+    let started = tokio::select! {
+        biased;
         signal = signals.interruption() => {
             kill(client, id, Signal::KILL).await;
-            clean_up(client, id, auto_remove).await;
             Err(interrupted(signal))
         }
+        started = client.act(Method::POST, target) => started,
+    };
+    if started.is_err() {
+        clean_up(client, id, auto_remove).await;
     }
+    started
 }
 
 pub(super) async fn start_attached(

@@ -185,7 +185,8 @@ impl Board<'_> {
 
     fn draw(&self, live: bool) -> Result<()> {
         let rows: Vec<_> = self.samples.iter().filter_map(|samples| samples.row.clone()).collect();
-        if live && rows.is_empty() {
+        // A heading over nothing helps neither who waits nor who got an error.
+        if rows.is_empty() && (live || self.status != 0) {
             return Ok(());
         }
         if live && self.format == Format::Table && std::io::stdout().is_terminal() {

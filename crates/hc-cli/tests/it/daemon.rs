@@ -47,8 +47,8 @@ pub(crate) struct State {
     signals: mpsc::UnboundedSender<String>,
     signal_receiver: tokio::sync::Mutex<mpsc::UnboundedReceiver<String>>,
     removed: watch::Sender<bool>,
-    /// Requests whose path begins with this wait until it is cleared.
-    held: watch::Sender<Option<&'static str>>,
+    /// Requests that begin with this wait; none where it is empty.
+    held: watch::Sender<&'static str>,
     /// Requests that were broken off while they were held.
     abandoned: Mutex<Vec<String>>,
 }
@@ -75,7 +75,7 @@ impl Daemon {
             signals,
             signal_receiver: tokio::sync::Mutex::new(signal_receiver),
             removed: watch::channel(false).0,
-            held: watch::channel(None).0,
+            held: watch::channel("").0,
             abandoned: Mutex::default(),
         });
         let listener = std::os::unix::net::UnixListener::bind(folder.path().join("sock")).unwrap();
@@ -118,11 +118,11 @@ impl Daemon {
 
     /// Lets requests that begin like this wait.
     pub(crate) fn hold(&self, request: &'static str) {
-        self.state.held.send_replace(Some(request));
+        self.state.held.send_replace(request);
     }
 
     pub(crate) fn release(&self) {
-        self.state.held.send_replace(None);
+        self.state.held.send_replace("");
     }
 
     pub(crate) fn requests(&self) -> Vec<String> {
@@ -193,12 +193,12 @@ async fn respond(state: &Arc<State>, mut request: Request<Incoming>) -> Answer {
     let upgrade = request.headers().get(UPGRADE_HEADER).is_some_and(|value| value == UPGRADE);
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let text = String::from_utf8_lossy(&body).into_owned();
     state.requests.lock().unwrap().push((line.clone(), text));
     let mut guard = Abandoned { state, line: Some(line.clone()) };
-    let free = |held: &Option<&'static str>| held.is_none_or(|prefix| !line.starts_with(prefix));
-    let _ = state.held.subscribe().wait_for(free).await;
+    let free = |prefix: &str| prefix.is_empty() || !line.starts_with(prefix);
+    let _ = state.held.subscribe().wait_for(|held| free(held)).await;
     guard.line = None;
     if let Some((status, body)) = state.answers.lock().unwrap().get(&line) {
         return whole(*status, body.clone());
@@ -285,7 +285,7 @@ impl Conversation {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return Some(frame);
             }
-            let mut buffer = [0; 64 * 1024];
+            let mut buffer = vec![0; 64 * 1024];
             match self.stream.read(&mut buffer).await {
                 Ok(0) | Err(_) => return None,
                 Ok(length) => self.decoder.feed(&buffer[..length]),

@@ -3,6 +3,7 @@
 //!
 //! `daemon` is that daemon: it answers as the API says, keeps what it was asked, and lets each test
 //! be the program in the container. `program` runs `hyper` and waits for it with a deadline.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod copy;
 mod daemon;

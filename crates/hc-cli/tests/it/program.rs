@@ -66,12 +66,11 @@ pub(crate) fn wait(child: Child) -> Output {
     std::thread::spawn(move || {
         let _ = sender.send(child.wait_with_output());
     });
-    match receiver.recv_timeout(DEADLINE) {
-        Ok(output) => output.unwrap(),
-        Err(_) => {
-            signal(pid, rustix::process::Signal::KILL);
-            panic!("hyper did not end within {DEADLINE:?}");
-        }
+    if let Ok(output) = receiver.recv_timeout(DEADLINE) {
+        output.unwrap()
+    } else {
+        signal(pid, rustix::process::Signal::KILL);
+        panic!("hyper did not end within {DEADLINE:?}");
     }
 }
 
