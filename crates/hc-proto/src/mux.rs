@@ -363,8 +363,10 @@ impl Mux<Guest> {
     /// Takes the next bytes of the line, however they were split.
     ///
     /// An error is told once; everything is then ignored until a host says hello again, which puts
-    /// the session right if it is the same one.
+    /// the session right if it is the same one. All of `bytes` is taken in any case, so the hello
+    /// may be among them.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), ProtocolError> {
+        let mut outcome = Ok(());
         while !bytes.is_empty() {
             let taken = match self.decoder.step(&mut bytes) {
                 Ok(Step::Starved) => Ok(()),
@@ -379,10 +381,10 @@ impl Mux<Guest> {
                 Ok(()) => {}
                 // Nothing is expected of a line before its hello.
                 Err(_) if matches!(self.phase, Phase::Down) => self.decoder.clear(),
-                Err(error) => return self.fail(error),
+                Err(error) => outcome = self.fail(error),
             }
         }
-        Ok(())
+        outcome
     }
 
     fn take_frame(&mut self, frame: Frame) -> Result<(), ProtocolError> {
