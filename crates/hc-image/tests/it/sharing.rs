@@ -12,8 +12,6 @@ use crate::support::*;
 
 /// How long a condition may take to come true on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// How often it is looked at.
-const POLL: Duration = Duration::from_millis(2);
 
 /// Gives what comes through a channel, so that a test decides how far a load gets.
 struct Fed {

@@ -5,6 +5,9 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub(crate) use hc_testkit::skip;
 
 use hc_image::{Digest, Limits, Store};
 use serde_json::{Value, json};
@@ -251,10 +254,8 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// Says why a test did not run, past the harness, which keeps what passing tests print.
-pub(crate) fn skip(reason: &str) {
-    io::stderr().write_all(format!("skipped: {reason}\n").as_bytes()).unwrap();
-}
+/// How often a condition is looked at that something else makes true.
+pub(crate) const POLL: Duration = Duration::from_millis(2);
 
 /// The program, if it is installed; else says that the test is skipped.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
