@@ -44,11 +44,11 @@ dist: packages-build dist/lib/hyper/scratch.template
 	@echo "building hyperstart"
 	@RUSTFLAGS='-C target-feature=+crt-static' \
 	    cargo build --quiet --profile guest --package hyperstart --target $(GUEST)
-	@cp -u $(TARGET)/$(GUEST)/guest/hyperstart dist/lib/hyper/
+	@install -C -m 0755 $(TARGET)/$(GUEST)/guest/hyperstart dist/lib/hyper/
 	@echo "building hyper, hyperd and hyper-pod"
 	@cargo build --quiet --release --package hc-cli --package hc-daemon --package hc-pod
 	@mkdir -p dist/bin
-	@cp -u $(TARGET)/release/hyper $(TARGET)/release/hyperd $(TARGET)/release/hyper-pod dist/bin/
+	@install -C -m 0755 $(addprefix $(TARGET)/release/,hyper hyperd hyper-pod) dist/bin/
 	@ln -sf hyper dist/bin/hyperctl
 
 packages-build:

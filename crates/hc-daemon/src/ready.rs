@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Telling whoever started the daemon how the start went, through a descriptor they passed.
+//! What the daemon inherits: a descriptor to tell how the start went, and nothing else.
+//!
+//! Whatever else a shell or another program left open is closed: a daemon that lives on would hold
+//! pipes open whose readers wait for their end.
 #![expect(unsafe_code, reason = "an inherited descriptor has no owner yet")]
 
 use std::fs::File;
@@ -15,6 +18,7 @@ impl Ready {
     /// Takes over the descriptor of this number. Called once, before anything else is opened.
     pub(crate) fn take_over(number: Option<&str>) -> Result<Ready> {
         let Some(number) = number else {
+            close(3, libc::c_uint::MAX);
             return Ok(Ready(None));
         };
         let number: RawFd = number.parse().context("--ready-fd wants a number")?;
@@ -23,6 +27,9 @@ impl Ready {
         // SAFETY: the descriptor is open, as was just seen. It was inherited, and its number was
         // given to us for nothing but this, so no other owner of it exists in this process.
         let file = unsafe { OwnedFd::from_raw_fd(number) };
+        let number = number.unsigned_abs();
+        close(3, number - 1);
+        close(number + 1, libc::c_uint::MAX);
         // No pod process may keep it open.
         rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Ready(Some(file.into())))
@@ -33,5 +40,13 @@ impl Ready {
         if let Some(mut file) = self.0.take() {
             let _ = file.write_all(error.as_bytes()); // Whoever asked may have gone.
         }
+    }
+}
+
+/// Closes the descriptors from `first` to `last`. Called before we have opened any.
+fn close(first: libc::c_uint, last: libc::c_uint) {
+    if first <= last {
+        // SAFETY: these descriptors were inherited, and nothing in this process has taken them over.
+        unsafe { libc::close_range(first, last, 0) };
     }
 }

@@ -66,8 +66,23 @@ async fn connection(pod: Arc<Pod>, stream: UnixStream) {
             async move { Ok::<_, Infallible>(answer(pod, request, session).await) }
         })
     };
+    converse(&pod, stream, service).await;
+    // No value is ever sent: this waits until the last sender is dropped.
+    let _ = sessions.recv().await;
+}
+
+/// Answers a connection's requests, until the client has no more or the pod is over.
+async fn converse<S, F>(pod: &Pod, stream: UnixStream, service: S)
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = F,
+        >,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
     let http = hyper::server::conn::http1::Builder::new()
-        .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut http = std::pin::pin!(http);
@@ -82,8 +97,6 @@ async fn connection(pod: Arc<Pod>, stream: UnixStream) {
             let _ = http.await; // What breaks now is the client's.
         }
     }
-    // No value is ever sent: this waits until the last sender is dropped.
-    let _ = sessions.recv().await;
 }
 
 type SessionGuard = mpsc::Sender<Infallible>;

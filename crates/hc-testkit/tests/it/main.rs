@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The whole system as its users see it: real daemons, real VMs.
 
-#![expect(missing_docs, reason = "tests say what they test by their names")]
-
 mod copy;
 mod exec;
 mod faults;
