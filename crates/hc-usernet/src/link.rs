@@ -191,16 +191,16 @@ mod tests {
                 }
                 Ok(())
             };
-            let send = async {
+            let feed = async {
                 // The other end stops listening at the first bad frame.
                 let _ = theirs.write_all(bytes).await;
                 drop(theirs);
             };
             let mut receive = std::pin::pin!(receive);
-            let mut send = std::pin::pin!(send);
-            let mut sent = false;
+            let mut feed = std::pin::pin!(feed);
+            let mut fed = false;
             poll_fn(|cx| {
-                sent = sent || send.as_mut().poll(cx).is_ready();
+                fed = fed || feed.as_mut().poll(cx).is_ready();
                 receive.as_mut().poll(cx)
             })
             .await?;

@@ -60,7 +60,7 @@ async fn a_guest_that_never_answers_costs_a_client_half_a_minute() {
     let connected = Instant::now();
     client.read(&mut [0; 1]).await.unwrap_err();
     let waited = connected.elapsed();
-    assert!(waited >= Duration::from_secs(29) && waited <= Duration::from_secs(60), "{waited:?}");
+    assert!(waited >= Duration::from_secs(29) && waited <= Duration::from_mins(1), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

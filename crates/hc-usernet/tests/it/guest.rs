@@ -38,6 +38,8 @@ pub(crate) struct Card {
     received: VecDeque<Vec<u8>>,
     /// Frames that were received, kept where a test looks at them itself.
     pub(crate) tap: Option<Vec<Vec<u8>>>,
+    /// Whether the guest's own stack sees nothing, so that it cannot answer by itself.
+    deaf: bool,
     bytes_in: Vec<u8>,
     bytes_out: Vec<u8>,
 }
@@ -186,6 +188,12 @@ impl Guest {
         self.card.push(frame.len(), |room| room.copy_from_slice(frame));
     }
 
+    /// Lets the test alone answer frames.
+    pub(crate) fn silence_stack(&mut self) {
+        self.card.deaf = true;
+    }
+
+    /// The frames that were received since the first call.
     pub(crate) fn tap(&mut self) -> &mut Vec<Vec<u8>> {
         self.card.tap.get_or_insert_default()
     }
@@ -328,7 +336,9 @@ impl Card {
             if let Some(tap) = &mut self.tap {
                 tap.push(frame.to_vec());
             }
-            self.received.push_back(frame.to_vec());
+            if !self.deaf {
+                self.received.push_back(frame.to_vec());
+            }
             rest = &after[len..];
         }
         let used = self.bytes_in.len() - rest.len();

@@ -19,7 +19,7 @@ use crate::guest::{host_allowed, pattern};
 use crate::namespace::{ip, skip};
 use crate::packet::{GATEWAY, GATEWAY6};
 
-const LARGE: usize = 64 << 20;
+const LARGE: usize = 16 << 20;
 
 /// A name space that is a guest, with its network running beside it.
 struct LinuxGuest {

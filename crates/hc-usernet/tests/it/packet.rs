@@ -266,3 +266,50 @@ pub(crate) fn udp_payload(frame: &[u8]) -> Option<Vec<u8>> {
     assert!(udp.verify_checksum(&from, &to));
     Some(udp.payload().to_vec())
 }
+
+/// A TCP segment with nothing checked; `flags` as in the header.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledged: u32,
+    pub(crate) window: u16,
+    /// In whole words.
+    pub(crate) options: Vec<[u8; 4]>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Segment {
+    pub(crate) fn frame(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+        let options = self.options.concat();
+        let words = u8::try_from(5 + self.options.len()).unwrap();
+        let header = [
+            &from.port().to_be_bytes()[..],
+            &to.port().to_be_bytes(),
+            &self.sequence.to_be_bytes(),
+            &self.acknowledged.to_be_bytes(),
+            &[words << 4, self.flags],
+            &self.window.to_be_bytes(),
+            &[0; 4],
+        ]
+        .concat();
+        let segment = [&header[..], &options, &self.payload].concat();
+        ip(from.ip(), to.ip(), IpProtocol::Tcp, segment.len(), |packet| {
+            packet.copy_from_slice(&segment);
+        })
+    }
+}
+
+/// The sequence number of `frame`, if it is a SYN-ACK.
+pub(crate) fn syn_ack(frame: &[u8]) -> Option<u32> {
+    let frame = EthernetFrame::new_checked(frame).unwrap();
+    if frame.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+    if packet.next_header() != IpProtocol::Tcp {
+        return None;
+    }
+    let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+    (tcp.syn() && tcp.ack()).then(|| u32::from_ne_bytes(tcp.seq_number().0.to_ne_bytes()))
+}
