@@ -115,8 +115,8 @@ impl Session<'_> {
         shared: &Shared,
         input: mpsc::Sender<Input>,
     ) -> Result<End> {
-        let output = Output::new(self.shown);
-        let end = match self.receive_into(&output, reader, early, shared, input).await {
+        let mut output = Output::new(self.shown);
+        let end = match self.receive_into(&mut output, reader, early, shared, input).await {
             Ok(Some(end)) => Ok(end),
             Ok(None) => return Ok(End::OutputClosed),
             Err(failure) => Err(failure),
@@ -130,7 +130,7 @@ impl Session<'_> {
     /// `None` where the output is closed.
     async fn receive_into(
         &self,
-        output: &Output,
+        output: &mut Output,
         mut reader: OwnedReadHalf,
         early: &[u8],
         shared: &Shared,
@@ -158,6 +158,9 @@ impl Session<'_> {
             {
                 _raw = self.begin_input(sender)?;
             }
+            if output.flush().await.is_err() {
+                return Ok(None);
+            }
             match reader.read(&mut buffer).await {
                 Ok(0) => return Err(broken_off(self.container, "the daemon closed it")),
                 Ok(length) => decoder.feed(&buffer[..length]),
@@ -166,7 +169,7 @@ impl Session<'_> {
         }
     }
 
-    async fn show(&self, frame: Frame, output: &Output) -> Result<Option<End>, Closed> {
+    async fn show(&self, frame: Frame, output: &mut Output) -> Result<Option<End>, Closed> {
         match frame {
             Frame::Stdout(bytes) => output.stdout(bytes).await?,
             Frame::Stderr(bytes) => output.stderr(bytes).await?,

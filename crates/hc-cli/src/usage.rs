@@ -12,8 +12,15 @@ use crate::show;
 
 /// Prints help where it was asked for, else the error; gives the exit status.
 pub(crate) fn explain(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match error.print() {
+    let asked_for = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if asked_for {
+        // The bare name asks what there is; its help is an answer like any other.
+        return match show::print(&error.render().to_string()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => CLOSED_PIPE.into(),
         };
@@ -24,9 +31,6 @@ pub(crate) fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn failure(error: &clap::Error, subcommand: Option<&str>) -> Failure {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Failure::argument("no command is named").with_hint("see: hyper --help");
-    }
     let text = error.to_string();
     // The message ends where usage and tips begin.
     let message = text.split("\n\n").next().unwrap_or_default();
@@ -76,13 +80,6 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_in_one_line_and_a_hint() {
-        check(
-            &[],
-            expect![[r"
-            error: no command is named
-            hint: see: hyper --help
-        "]],
-        );
         check(
             &["rn"],
             expect![[r"

@@ -29,3 +29,23 @@ pub const NO_COLOR: &str = "NO_COLOR";
 pub const TERM: &str = "TERM";
 /// The folder of the `config.json` that holds registry credentials, in place of `~/.docker`.
 pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// What the daemon logs, as `tracing` filters are written, such as `debug`.
+pub const LOG: &str = "HYPER_LOG";
+
+/// Those that people set, with what they are for; the reference is written from this.
+pub const REFERENCE: [(&str, &str); 8] = [
+    (
+        SOCKET,
+        "The socket of a daemon that others keep running; without it, one is started as needed",
+    ),
+    (RUNTIME_DIR, "The folder of sockets and locks; yours alone"),
+    (DATA_DIR, "The folder of images, scratch disks and the database"),
+    (CONFIG, "The configuration file"),
+    (LIB, "The folder of the guest's kernel and init"),
+    (LOG, "What the daemon logs, such as `debug`"),
+    (
+        DOCKER_CONFIG,
+        "The folder of the `config.json` with registry credentials, `~/.docker` by default",
+    ),
+    (NO_COLOR, "No colours, where set"),
+];

@@ -180,13 +180,14 @@ impl Read for Pieces {
 
 /// Passes an archive on to standard output as it is.
 async fn pass_on(response: Response<Incoming>) -> Result<u8> {
-    let output = Output::new(Shown::ALL);
+    let mut output = Output::new(Shown::ALL);
     let mut body = response.into_body();
     let closed = |_| Failure::silent(CLOSED_PIPE);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| Failure::system("lost the connection to the daemon", e))?;
         if let Ok(data) = frame.into_data() {
             output.stdout(data.into()).await.map_err(closed)?;
+            output.flush().await.map_err(closed)?;
         }
     }
     output.finish().await.map_err(closed)?;

@@ -29,7 +29,7 @@ pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<u8> {
     let client = context.client().await?;
     let target = Target::new(&["containers", &args.container, "logs"]).query(&query);
     let mut body = client.send(Method::GET, target, Body::empty()).await?.into_body();
-    let output = Output::new(Shown::ALL);
+    let mut output = Output::new(Shown::ALL);
     let mut printer = Printer { timestamps: args.timestamps, ..Printer::default() };
     let mut decoder = Decoder::default();
     while let Some(piece) = body.frame().await {
@@ -40,8 +40,9 @@ pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<u8> {
             let frame = decoder.next_frame();
             let frame = frame.map_err(|e| Failure::system("cannot understand the daemon", e))?;
             let Some(frame) = frame else { break };
-            printer.print(frame, &output).await?;
+            printer.print(frame, &mut output).await?;
         }
+        output.flush().await.map_err(closed)?;
     }
     output.finish().await.map_err(closed)?;
     Ok(0)
@@ -57,7 +58,7 @@ struct Printer {
 }
 
 impl Printer {
-    async fn print(&mut self, frame: Frame, output: &Output) -> Result<()> {
+    async fn print(&mut self, frame: Frame, output: &mut Output) -> Result<()> {
         match frame {
             Frame::Time(nanos) if self.timestamps => self.time = rfc3339(nanos),
             Frame::Stdout(bytes) => {

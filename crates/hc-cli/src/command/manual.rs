@@ -61,6 +61,12 @@ fn markdown(cli: &Command) -> String {
          `hyperctl` is another name of the same program. Options of every command:\n\n",
     );
     options(cli.get_arguments().filter(|arg| arg.get_id() == "socket"), &mut out);
+    out.push_str(
+        "\nEnvironment, for the daemon that `hyper` starts too:\n\n| variable | |\n| --- | --- |\n",
+    );
+    for (name, about) in hc_paths::env::REFERENCE {
+        let _ = writeln!(out, "| `{name}` | {about} |");
+    }
     for command in visible(cli) {
         let _ = write!(out, "\n## hyper {}\n\n", command.get_name());
         if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {

@@ -9,8 +9,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
-/// Chunks that wait to be written; with the largest frames, 1 MiB.
-const QUEUE: usize = 16;
+/// Chunks that wait to be written.
+const QUEUE: usize = 8;
+/// Bytes that make a chunk full. Frames are often small, and handing over each would cost more than
+/// writing it.
+const CHUNK: usize = 128 * 1024;
 
 /// Nobody reads our standard output any more, or it cannot be written.
 #[derive(Debug)]
@@ -27,14 +30,23 @@ impl Shown {
     pub(crate) const ALL: Shown = Shown { stdout: true, stderr: true };
 }
 
-enum Chunk {
-    Stdout(Vec<u8>),
-    Stderr(Vec<u8>),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Bytes for one of the streams.
+struct Chunk {
+    stream: Stream,
+    bytes: Vec<u8>,
 }
 
 /// The way to the writing thread.
 pub(crate) struct Output {
     shown: Shown,
+    /// What has not been handed over yet.
+    pending: Chunk,
     sender: mpsc::Sender<Chunk>,
     /// Resolves when all has been written, or could not be.
     done: oneshot::Receiver<Result<(), Closed>>,
@@ -42,14 +54,14 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(shown: Shown) -> Output {
-        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let (sender, mut receiver) = mpsc::channel::<Chunk>(QUEUE);
         let (done_sender, done) = oneshot::channel();
         std::thread::spawn(move || {
-            while let Some(chunk) = receiver.blocking_recv() {
-                let written = match chunk {
-                    Chunk::Stdout(bytes) => write(rustix::stdio::stdout(), &bytes),
+            while let Some(Chunk { stream, bytes }) = receiver.blocking_recv() {
+                let written = match stream {
+                    Stream::Stdout => write(rustix::stdio::stdout(), &bytes),
                     // Standard error that nobody reads must not end what standard output is for.
-                    Chunk::Stderr(bytes) => write(rustix::stdio::stderr(), &bytes).or(Ok(())),
+                    Stream::Stderr => write(rustix::stdio::stderr(), &bytes).or(Ok(())),
                 };
                 if written.is_err() {
                     let _ = done_sender.send(Err(Closed));
@@ -58,25 +70,46 @@ impl Output {
             }
             let _ = done_sender.send(Ok(()));
         });
-        Output { shown, sender, done }
+        let pending = Chunk { stream: Stream::Stdout, bytes: Vec::new() };
+        Output { shown, pending, sender, done }
     }
 
-    pub(crate) async fn stdout(&self, bytes: Vec<u8>) -> Result<(), Closed> {
-        if !self.shown.stdout {
-            return Ok(());
-        }
-        self.sender.send(Chunk::Stdout(bytes)).await.map_err(|_| Closed)
+    /// Takes bytes of standard output; they are written after the next [`Output::flush`] at the
+    /// latest.
+    pub(crate) async fn stdout(&mut self, bytes: Vec<u8>) -> Result<(), Closed> {
+        if self.shown.stdout { self.add(Stream::Stdout, bytes).await } else { Ok(()) }
     }
 
-    pub(crate) async fn stderr(&self, bytes: Vec<u8>) -> Result<(), Closed> {
-        if !self.shown.stderr {
+    /// Takes bytes of standard error, likewise.
+    pub(crate) async fn stderr(&mut self, bytes: Vec<u8>) -> Result<(), Closed> {
+        if self.shown.stderr { self.add(Stream::Stderr, bytes).await } else { Ok(()) }
+    }
+
+    async fn add(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), Closed> {
+        if self.pending.stream != stream || self.pending.bytes.len() >= CHUNK {
+            self.flush().await?;
+        }
+        if self.pending.bytes.is_empty() {
+            self.pending = Chunk { stream, bytes };
+        } else {
+            self.pending.bytes.extend_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// Hands over what is pending; callers do so before they wait for more.
+    pub(crate) async fn flush(&mut self) -> Result<(), Closed> {
+        if self.pending.bytes.is_empty() {
             return Ok(());
         }
-        self.sender.send(Chunk::Stderr(bytes)).await.map_err(|_| Closed)
+        let empty = Chunk { stream: self.pending.stream, bytes: Vec::new() };
+        let chunk = std::mem::replace(&mut self.pending, empty);
+        self.sender.send(chunk).await.map_err(|_| Closed)
     }
 
     /// Waits until all has been written.
-    pub(crate) async fn finish(self) -> Result<(), Closed> {
+    pub(crate) async fn finish(mut self) -> Result<(), Closed> {
+        self.flush().await?;
         drop(self.sender);
         self.done.await.unwrap_or(Err(Closed))
     }

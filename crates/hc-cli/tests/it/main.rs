@@ -5,6 +5,7 @@
 //! be the program in the container. `program` runs `hyper` and waits for it with a deadline.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod attach;
 mod copy;
 mod daemon;
 mod images;

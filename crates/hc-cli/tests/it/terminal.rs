@@ -228,3 +228,16 @@ fn a_terminal_inside_needs_one_outside() {
     crate::program::run(&mut hyper(&daemon, ["run", "-t", "img"])).check(0, "", "");
     assert!(daemon.requests().len() == 2, "nothing was asked before");
 }
+
+#[test]
+fn progress_is_drawn_on_a_terminal_and_cleared_at_its_end() {
+    let daemon = Daemon::idle();
+    let step = r#"{"step":{"what":"pulling layers","done_bytes":5,"total_bytes":10}}"#;
+    let done = r#"{"done":{"images":[{"id":"sha256:1a","names":["r/x:1"]}]}}"#;
+    daemon.answer_bytes("POST /v1/images/pull", 200, format!("{step}\n{done}\n"));
+    let pty = Pty::new();
+    let child = pty.start(&daemon, &["pull", "x"]);
+    assert_eq!(status(&wait(child)), 0);
+    pty.shows("r/x:1");
+    assert!(!pty.is_raw());
+}
