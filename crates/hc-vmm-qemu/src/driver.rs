@@ -24,8 +24,6 @@ const MAX_MMIO_DISKS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Qemu {
     program: PathBuf,
-    /// A smaller program, for what it can do.
-    small: Option<PathBuf>,
     accelerator: Accelerator,
     abilities: BTreeSet<Ability>,
     /// When this driver was made, from which on the counter's rate is measured.
@@ -50,8 +48,7 @@ impl Qemu {
         if rustix::process::geteuid().is_root() {
             abilities.insert(Ability::Confine);
         }
-        let small = program::small(&program);
-        Qemu { program, small, accelerator, abilities, made: Moment::now() }
+        Qemu { program, accelerator, abilities, made: Moment::now() }
     }
 
     /// The program.
@@ -69,12 +66,6 @@ impl Qemu {
         let version = program::version(&self.program).await;
         let source = |source| Error::Spawn { path: self.program.clone(), source };
         version.map(|version| version.to_string()).map_err(source)
-    }
-
-    /// The program to run: the small one knows neither TCG nor PCI devices.
-    fn program_for(&self, transport: Transport) -> &Path {
-        let can = self.accelerator == Accelerator::Kvm && transport == Transport::Mmio;
-        self.small.as_deref().filter(|_| can).unwrap_or(&self.program)
     }
 
     fn user(&self, spec: &VmSpec) -> Result<Option<User>> {
@@ -134,7 +125,7 @@ impl Driver for Qemu {
             disks,
         };
         let plan = Plan {
-            program: self.program_for(spec.transport).to_owned(),
+            program: self.program.clone(),
             arguments: machine.arguments(),
             inherited: inherited.descriptors,
             user,

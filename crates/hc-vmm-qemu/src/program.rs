@@ -14,9 +14,6 @@ use tokio::process::Command;
 /// The program's name on every distribution but one family.
 const NAME: &str = "qemu-system-x86_64";
 
-/// Debian's build of nothing but virtio devices and KVM, which starts in half the time.
-const SMALL_NAME: &str = "qemu-system-x86_64-microvm";
-
 /// Where the Red Hat family keeps its own build, which has no `microvm` machine and no TCG.
 const RED_HAT: &str = "/usr/libexec/qemu-kvm";
 
@@ -73,12 +70,6 @@ pub(crate) async fn version(program: &Path) -> io::Result<Version> {
         .await?;
     Version::parse(&String::from_utf8_lossy(&output.stdout))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no version"))
-}
-
-/// The small build beside the program, if there is one.
-pub(crate) fn small(program: &Path) -> Option<PathBuf> {
-    let small = program.with_file_name(SMALL_NAME);
-    (program.file_name() == Some(OsStr::new(NAME)) && is_program(&small)).then_some(small)
 }
 
 /// Whether this is the build that lacks `microvm`.
