@@ -198,9 +198,9 @@ mod tests {
             };
             let mut receive = std::pin::pin!(receive);
             let mut feed = std::pin::pin!(feed);
-            let mut fed = false;
+            let mut all_sent = false;
             poll_fn(|cx| {
-                fed = fed || feed.as_mut().poll(cx).is_ready();
+                all_sent = all_sent || feed.as_mut().poll(cx).is_ready();
                 receive.as_mut().poll(cx)
             })
             .await?;

@@ -32,7 +32,7 @@ struct LinuxGuest {
 impl LinuxGuest {
     /// `None`, with the reason told, where this machine does not let us.
     fn start(test: &str, config: Config) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
+        if !hc_testkit::is_root() {
             return skip("network name spaces need root");
         }
         let name = format!("hc-{test}-{}", std::process::id());

@@ -38,16 +38,15 @@ pub(crate) fn ip(arguments: &str) -> bool {
 }
 
 /// Says why a test does not run here.
-#[expect(clippy::print_stderr, reason = "this is how a test tells that it was skipped")]
 pub(crate) fn skip<T>(reason: &str) -> Option<T> {
-    eprintln!("skipped: {reason}");
+    hc_testkit::skip(reason);
     None
 }
 
 impl World {
     /// `None`, with the reason told, where this machine does not let us.
     fn new(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
+        if !hc_testkit::is_root() {
             return skip("network name spaces need root");
         }
         let name = |side| format!("hc-{test}-{side}-{}", std::process::id());
