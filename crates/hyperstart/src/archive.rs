@@ -52,6 +52,12 @@ fn attempt(program: &Program) -> io::Result<()> {
     }
 }
 
+/// Reads an archive to its end or its first error, for the fuzzer.
+pub(crate) fn list(bytes: &[u8]) {
+    let mut reader = format::Reader::new(bytes);
+    while let Ok(Some(_)) = reader.next() {}
+}
+
 /// What is at `path`; a link there is not followed.
 fn stat(root: &Root, path: &Path) -> io::Result<PathStat> {
     let found = fstat(root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW).map_err(named(path))?)?;

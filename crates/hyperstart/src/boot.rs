@@ -36,9 +36,7 @@ const CONTROLLERS: [&str; 5] = ["cpu", "memory", "io", "pids", "cpuset"];
 const MODULE_INIT_COMPRESSED_FILE: i32 = 4;
 
 /// Kernel settings that images count on, as Docker's hosts have them.
-const SETTINGS: [(&str, &str); 6] = [
-    // As many process numbers as there can be; memory is the limit then.
-    ("kernel/pid_max", "4194304"),
+const SETTINGS: [(&str, &str); 5] = [
     // Links in shared directories are no trap for those with more rights.
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_symlinks", "1"),

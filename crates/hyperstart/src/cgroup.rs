@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hc_proto::message::Stats;
 use hc_spec::{ContainerLimits, Id, Signal};
@@ -54,7 +54,7 @@ impl Cgroup {
     }
 
     /// The directory.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -167,8 +167,11 @@ impl AsFd for Cgroup {
 /// How many processes a container may have that has no limit of its own: most of what the kernel
 /// can hold, so that a fork bomb leaves room for whoever comes to end it.
 fn most_pids() -> u64 {
-    let most = number(&read(std::path::Path::new("/proc/sys/kernel/threads-max")));
-    most.unwrap_or(PIDS_FALLBACK) / 4 * 3
+    ["threads-max", "pid_max"]
+        .map(|name| number(&read(&Path::new("/proc/sys/kernel").join(name))))
+        .map(|most| most.unwrap_or(PIDS_FALLBACK) / 4 * 3)
+        .into_iter()
+        .fold(u64::MAX, u64::min)
 }
 
 /// The files that hold `limits`, with their contents.
@@ -188,7 +191,7 @@ fn limit_files(limits: &ContainerLimits, default_pids: u64) -> Vec<(&'static str
 }
 
 /// A file's text, cut at [`FILE_MAX`]; empty where it cannot be read, as when a controller lacks.
-fn read(path: &std::path::Path) -> String {
+fn read(path: &Path) -> String {
     let mut text = String::new();
     if let Ok(file) = fs::File::open(path) {
         let _ = file.take(FILE_MAX).read_to_string(&mut text);
@@ -204,6 +207,11 @@ fn number(text: &str) -> Option<u64> {
 /// The number behind `key` in a file of `key number` lines.
 fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Reads `text` as each of the files, for the fuzzer.
+pub(crate) fn parse(text: &str) {
+    let _ = (number(text), field(text, "oom_kill"), io_sum(text, "rbytes"));
 }
 
 /// The sum over all devices of `key=number` in `io.stat`.

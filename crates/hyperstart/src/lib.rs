@@ -28,6 +28,8 @@ mod container;
 mod device_rules;
 mod devices;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod init;
 mod kmsg;

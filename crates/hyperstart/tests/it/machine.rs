@@ -57,7 +57,7 @@ impl Machine {
         let parts = match PARTS.get_or_init(build) {
             Ok(parts) => parts,
             Err(reason) => {
-                eprintln!("skipped: {reason}");
+                hc_testkit::skip(reason);
                 return None;
             }
         };

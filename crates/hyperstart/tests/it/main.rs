@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `hyperstart` in a real guest, with the test as its host.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+#![expect(clippy::print_stderr, reason = "the console of a guest whose test failed is shown")]
 
 mod archive;
 mod host;
