@@ -262,6 +262,10 @@ pub struct Container {
     pub pod_pid: Option<u32>,
     /// The pod's folder on the host.
     pub pod_dir: String,
+    /// When each step of the last run was done: microseconds since the pod process began.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub timeline: Vec<(String, u64)>,
 }
 
 /// A row of the pod list.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hc_api::ErrorKind;
 use hc_guest::{Guest, Launch, StreamWriter};
@@ -40,6 +40,7 @@ pub(crate) struct Pod {
     pub(crate) running: watch::Sender<Option<Running>>,
     pub(crate) orders: mpsc::Sender<Order>,
     exits: Mutex<HashMap<ProcessId, ExitSlot>>,
+    birth: Instant,
 }
 
 /// The guest once its main process runs.
@@ -84,8 +85,15 @@ impl Pod {
             running: watch::Sender::new(None),
             orders,
             exits: Mutex::default(),
+            birth: Instant::now(),
         };
         (pod, receiver)
+    }
+
+    /// Takes note that a step of the life is done.
+    pub(crate) fn reached(&self, step: &str) {
+        let micros = u64::try_from(self.birth.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.status.send_modify(|status| status.timeline.push((step.to_owned(), micros)));
     }
 
     /// How the pod fares, now and from now on.

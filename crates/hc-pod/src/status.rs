@@ -44,6 +44,9 @@ pub struct PodStatus {
     /// What a person can do about it; may be empty.
     #[serde(default)]
     pub hint: String,
+    /// When each step of the life was done: microseconds since the pod process began.
+    #[serde(default)]
+    pub timeline: Vec<(String, u64)>,
 }
 
 /// Where a run of a pod is in its life.
@@ -75,6 +78,7 @@ impl PodStatus {
             oom_killed: false,
             error: String::new(),
             hint: String::new(),
+            timeline: Vec::new(),
         }
     }
 

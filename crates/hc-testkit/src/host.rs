@@ -48,6 +48,11 @@ impl Host {
         self.dir.path()
     }
 
+    /// The programs and guest files, laid out as they are installed.
+    pub fn dist(&self) -> &Path {
+        self.bin.parent().unwrap()
+    }
+
     /// The folder of images, disks and the database.
     pub fn data_dir(&self) -> PathBuf {
         self.path().join("data")
@@ -56,6 +61,11 @@ impl Host {
     /// The folder of sockets.
     pub fn runtime_dir(&self) -> PathBuf {
         self.path().join("run")
+    }
+
+    /// The folder of the programs.
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin
     }
 
     /// A `hyper` command that has not been started.

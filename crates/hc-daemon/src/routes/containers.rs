@@ -143,6 +143,7 @@ pub(crate) async fn inspect(State(app): State<App>, Path(name): Path<String>) ->
         memory_mib: record.memory_mib,
         pod_pid: run.filter(|_| entry.is_active()).map(|run| run.pid),
         pod_dir: entry.dir.data().display().to_string(),
+        timeline: run.map(|run| run.timeline.clone()).unwrap_or_default(),
     }))
 }
 
