@@ -22,6 +22,9 @@ use crate::error::Error;
 /// thousand of them untaken means a guest that floods us, or an owner that is gone.
 pub const MAX_UNTAKEN_EVENTS: usize = 1024;
 
+/// Shorter pieces of a stream are put together.
+const GATHER_LEN: usize = 4 * 1024;
+
 /// Held by each handle; the last one to go ends the connection.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -101,6 +104,16 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// Adds what arrived; short pieces are put together, so that a guest which trickles single
+    /// bytes costs no more than its window.
+    pub(crate) fn push(&mut self, bytes: Vec<u8>) {
+        match self.chunks.back_mut() {
+            Some(last) if last.len() + bytes.len() <= GATHER_LEN => last.extend_from_slice(&bytes),
+            _ => self.chunks.push_back(bytes),
+        }
+        wake(&mut self.waker);
+    }
+
     /// Takes the first chunk, or what is left of it.
     pub(crate) fn take_chunk(&mut self) -> Option<Vec<u8>> {
         let mut chunk = self.chunks.pop_front()?;
@@ -192,8 +205,7 @@ impl State {
             MuxEvent::Control(message) => return self.pass_on_message(&message),
             MuxEvent::Data { stream, bytes } => {
                 if let Some(inbox) = self.inboxes.get_mut(&stream) {
-                    inbox.chunks.push_back(bytes);
-                    wake(&mut inbox.waker);
+                    inbox.push(bytes);
                 }
             }
             MuxEvent::Eof { stream } => self.end_stream(stream, StreamEnd::Eof),
@@ -257,5 +269,25 @@ impl State {
 fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_bytes_are_put_together_and_read_in_order() {
+        let mut inbox = Inbox::default();
+        let bytes: Vec<u8> = (0..=255).cycle().take(3 * GATHER_LEN).collect();
+        bytes.iter().for_each(|byte| inbox.push(vec![*byte]));
+        assert_eq!(inbox.chunks.len(), 3);
+
+        let mut part = vec![0; 100];
+        let mut buffer = ReadBuf::new(&mut part);
+        inbox.read_into(&mut buffer);
+        assert_eq!(inbox.unread(), bytes.len() - 100);
+        let rest: Vec<u8> = std::iter::from_fn(|| inbox.take_chunk()).flatten().collect();
+        assert_eq!([part, rest].concat(), bytes);
     }
 }
