@@ -280,7 +280,9 @@ mod tests {
     fn single_bytes_are_put_together_and_read_in_order() {
         let mut inbox = Inbox::default();
         let bytes: Vec<u8> = (0..=255).cycle().take(3 * GATHER_LEN).collect();
-        bytes.iter().for_each(|byte| inbox.push(vec![*byte]));
+        for byte in &bytes {
+            inbox.push(vec![*byte]);
+        }
         assert_eq!(inbox.chunks.len(), 3);
 
         let mut part = vec![0; 100];
