@@ -31,7 +31,7 @@ fn compare(drawn: &Graph, real: &Graph) -> Vec<String> {
                 "ARCHITECTURE.md: {name} uses {real:?}, and the graph says {drawn:?}"
             )),
             (Some(_), None) => {
-                complaints.push(format!("ARCHITECTURE.md: there is no crate {name}"))
+                complaints.push(format!("ARCHITECTURE.md: there is no crate {name}"));
             }
             (None, Some(_)) => complaints.push(format!("ARCHITECTURE.md: crate {name} is missing")),
             _ => {}

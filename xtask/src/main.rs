@@ -7,8 +7,9 @@ mod scratch;
 mod tidy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -17,13 +18,21 @@ usage: cargo xtask COMMAND
   scratch FILE   make the template of pods' scratch disks
 ";
 
-fn main() -> Result<()> {
+#[expect(clippy::print_stderr, reason = "the error goes where the user sees it")]
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
+    let result = match arguments[..] {
         ["lint"] => lint(),
         ["scratch", file] => scratch::make(&PathBuf::from(file)),
-        _ => bail!("unknown command\n\n{USAGE}"),
+        _ => Err(anyhow!("unknown command\n\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -76,10 +76,8 @@ mod tests {
         assert_eq!(look("a/b.rs", "fn main() {}\n").len(), 1);
         assert_eq!(look("a/mod.rs", &format!("{LICENCE}\n")).len(), 1);
         assert_eq!(look("a/b.rs", &format!("{LICENCE}\n{}", "\n".repeat(500))).len(), 1);
-        let unfinished = format!("{LICENCE}\n// {}: later\n", concat!("TO", "DO"));
-        assert_eq!(
-            look("a/b.rs", &unfinished),
-            ["a/b.rs:2: TODO is no way to leave work".replace("TODO", concat!("TO", "DO"))]
-        );
+        let word = concat!("TO", "DO");
+        let unfinished = look("a/b.rs", &format!("{LICENCE}\n// {word}: later\n"));
+        assert_eq!(unfinished, [format!("a/b.rs:2: {word} is no way to leave work")]);
     }
 }
