@@ -1,1 +1,0 @@
-//! hyper: the command line.
