@@ -2,7 +2,7 @@
 //! Where the programs find each other: sockets, data, configuration and guest files.
 //!
 //! The command line, the daemon and the pod processes must agree on these places without talking
-//! first, so the rules stand here alone. [`resolve`] is a pure function of the environment, the
+//! first, so the rules stand here alone. [`resolve()`] is a pure function of the environment, the
 //! user and the program's own place; only [`current`] and [`make_private_dir`] touch the system.
 //!
 //! | | root | a user |

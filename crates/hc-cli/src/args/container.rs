@@ -121,7 +121,7 @@ pub(crate) struct CreateFlags {
     /// Let it reach services on this host's loopback, at its gateway's address
     #[arg(long)]
     pub(crate) allow_host: bool,
-    /// Lead a port of this host into it: [IP:][HOST:]PORT[/PROTOCOL], also ranges
+    /// Lead a port of this host into it: `[IP:][HOST:]PORT[/PROTOCOL]`, also ranges
     #[arg(short, long, value_name = "PORT")]
     pub(crate) publish: Vec<String>,
     /// Add a line to /etc/hosts
