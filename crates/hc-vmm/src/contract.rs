@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 pub use disks::{
     disks_are_found_by_their_id, full_host_disk_is_an_error_for_the_guest,
-    read_only_disk_cannot_be_written, scratch_disk_reaches_its_file,
+    read_only_disk_cannot_be_written, scratch_disk_reaches_its_file, trimmed_blocks_are_given_back,
 };
 pub use guest::initramfs;
 pub use life::{
@@ -60,6 +60,8 @@ pub struct Bench {
     pub initramfs: PathBuf,
     /// How the kernel finds its devices.
     pub transport: Transport,
+    /// Says that a test does not run, and why.
+    pub skip: fn(&str),
 }
 
 /// Turns every promise into a test of the crate that calls it.
@@ -93,6 +95,7 @@ macro_rules! contract {
             started_twice_is_refused
             streams_are_given_once
             streams_end_with_the_vm
+            trimmed_blocks_are_given_back
             wait_can_be_cancelled
         }
 
@@ -112,14 +115,6 @@ macro_rules! contract {
             }
         }
     )*};
-}
-
-/// Says that a test has not run, and why.
-fn skip(reason: &str) {
-    #[expect(clippy::print_stderr, reason = "who runs the tests has to learn of it")]
-    {
-        eprintln!("skipped: {reason}");
-    }
 }
 
 /// A folder for one VM.

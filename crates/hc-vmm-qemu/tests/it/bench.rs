@@ -23,11 +23,11 @@ fn bench(transport: Transport) -> Option<Bench> {
     let (qemu, kernel, initramfs) = match &*PARTS {
         Ok(parts) => parts.clone(),
         Err(reason) => {
-            skip(reason);
+            hc_testkit::skip(reason);
             return None;
         }
     };
-    Some(Bench { driver: Box::new(qemu), kernel, initramfs, transport })
+    Some(Bench { driver: Box::new(qemu), kernel, initramfs, transport, skip: hc_testkit::skip })
 }
 
 /// Made once, for all tests of the process.
@@ -69,10 +69,4 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
 /// Waits for `future`, but not longer than a boot under emulation takes on a machine that is busy.
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_mins(1), future).await.expect("in time")
-}
-
-/// Says that a test has not run, and why.
-#[expect(clippy::print_stderr, reason = "who runs the tests has to learn of it")]
-pub(crate) fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
 }

@@ -116,7 +116,7 @@ async fn it_cannot_write_a_read_only_disk_even_if_taken_over() {
 #[tokio::test]
 async fn root_starts_it_as_somebody_else_who_can_read_no_file_of_root() {
     if !rustix::process::geteuid().is_root() {
-        return bench::skip("only root can become another user");
+        return hc_testkit::skip("only root can become another user");
     }
     let dir = tempfile::tempdir().unwrap();
     let private = dir.path().join("initramfs");

@@ -45,7 +45,7 @@ async fn missing_kernel_is_named() {
 #[tokio::test]
 async fn kernel_that_is_none_is_refused_in_qemus_words() {
     let Ok(qemu) = Qemu::find(Accelerator::Tcg) else {
-        return bench::skip("no QEMU");
+        return hc_testkit::skip("no QEMU");
     };
     let dir = tempfile::tempdir().unwrap();
     let error = start(dir.path(), qemu.program().to_owned()).await.unwrap_err();

@@ -3,11 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{Bench, disk, fill, run_dir, skip};
+use super::{Bench, disk, fill, run_dir};
 use crate::{Access, Disk};
 
 const MIB: u64 = 1 << 20;
@@ -34,6 +34,18 @@ pub async fn scratch_disk_reaches_its_file(bench: &Bench) {
     }
 }
 
+/// What the guest trims takes no room on the host any more.
+pub async fn trimmed_blocks_are_given_back(bench: &Bench) {
+    let disk = disk("scratch", Access::Scratch, 8 * MIB, "");
+    let file = disk.file.try_clone().unwrap();
+    let used = || file.metadata().unwrap().blocks() * 512;
+    let mut running = bench.boot(|spec| spec.disks = vec![disk]).await;
+    assert_eq!(running.ask("fill scratch").await, "ok");
+    assert!(used() >= 8 * MIB, "{} bytes", used());
+    assert_eq!(running.ask("trim scratch").await, "ok");
+    assert!(used() < MIB, "{} bytes", used());
+}
+
 /// The host keeps a guest from writing, whatever handle it was given and whatever the guest tries.
 pub async fn read_only_disk_cannot_be_written(bench: &Bench) {
     let disk = disk("root", Access::ReadOnly, MIB, "kept\n");
@@ -48,7 +60,7 @@ pub async fn read_only_disk_cannot_be_written(bench: &Bench) {
 /// A host without room is the guest's problem to solve: it gets an error, and lives.
 pub async fn full_host_disk_is_an_error_for_the_guest(bench: &Bench) {
     let Some(file) = file_on_full_disk() else {
-        return skip("only root can make a small file system");
+        return (bench.skip)("only root can make a small file system");
     };
     fill(&file, 16 * MIB, "");
     let disk = Disk { id: "scratch".to_owned(), file, access: Access::Scratch };

@@ -46,6 +46,7 @@ fn bench_of(change: impl FnOnce(Fake) -> Fake) -> Bench {
         kernel: PathBuf::from("no-kernel"),
         initramfs: PathBuf::from("no-initramfs"),
         transport: Transport::Mmio,
+        skip: |reason| eprintln!("skipped: {reason}"),
     }
 }
 
@@ -105,6 +106,7 @@ async fn play(mut guest: Guest) {
             ["read", id] => line(read(disk(&guest, id))),
             ["write", id, text] => line(answer(write(disk(&guest, id), text))),
             ["fill", id] => line(answer(fill(disk(&guest, id)))),
+            ["trim", id] => line(answer(trim(disk(&guest, id)))),
             ["bounce", count] => {
                 let network = guest.network.take().unwrap();
                 tokio::spawn(bounce(network, count.parse().unwrap()));
@@ -192,6 +194,12 @@ fn fill(disk: &Disk) -> std::io::Result<()> {
     let len = disk.file.metadata()?.len();
     let chunk = vec![b'x'; 256 << 10];
     (0..len).step_by(chunk.len()).try_for_each(|at| disk.file.write_all_at(&chunk, at))
+}
+
+fn trim(disk: &Disk) -> std::io::Result<()> {
+    let len = disk.file.metadata()?.len();
+    disk.file.set_len(0)?;
+    disk.file.set_len(len)
 }
 
 fn answer(result: std::io::Result<()>) -> String {
