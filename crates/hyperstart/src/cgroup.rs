@@ -47,10 +47,12 @@ impl Cgroup {
         )
         .attempt(|| format!("open control group {}", id.short()))?;
         let cgroup = Cgroup { path, fd };
-        for (file, value) in limit_files(limits, most_pids()) {
-            cgroup.write(file, &value)?;
+        let files = limit_files(limits, most_pids());
+        let limited = files.iter().try_for_each(|(file, value)| cgroup.write(file, value));
+        if limited.is_err() {
+            cgroup.remove();
         }
-        Ok(cgroup)
+        limited.map(|()| cgroup)
     }
 
     /// The directory.

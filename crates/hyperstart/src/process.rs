@@ -116,31 +116,37 @@ impl Process {
             }
         };
         drop(report_end);
-        let mut report = Watched::new(report, Token::Start(call.process));
-        report.want(around.watch, Some(EventFlags::IN)).attempt(|| "watch a new process".into())?;
-        let start = Some(Start { request, report, said: Vec::new() });
+        let report = Watched::new(report, Token::Start(call.process));
         let mut process = Process {
             id: call.process,
             pid,
             container: container.id.clone(),
-            start,
+            start: Some(Start { request, report, said: Vec::new() }),
             input: None,
             outputs: Vec::new(),
             exit: None,
             told: false,
             terminal: wiring.terminal,
         };
-        process.connect(call, wiring.ours, around.watch).attempt(|| "watch a stream".into())?;
+        let connected = process.connect(call, wiring.ours, around.watch);
+        if connected.is_err() {
+            // Nobody would hear of it; it may have ended already.
+            let _ = sys::kill(pid, Signal::KILL);
+        }
+        connected.attempt(|| "watch a new process".into())?;
         Ok(process)
     }
 
-    /// Ties our ends of the standard streams to the host's streams.
+    /// Watches for its start, and ties our ends of the standard streams to the host's streams.
     fn connect(
         &mut self,
         call: &Spawn,
         ours: [Option<OwnedFd>; 3],
         watch: &Watch,
     ) -> std::io::Result<()> {
+        if let Some(start) = self.start.as_mut() {
+            start.report.want(watch, Some(EventFlags::IN))?;
+        }
         let [input, output, error] = ours;
         let is_terminal = self.terminal.is_some();
         if let (Some(stream), Some(fd)) = (call.stdin, input) {
