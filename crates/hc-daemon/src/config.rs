@@ -6,6 +6,7 @@
 //! driver = "qemu-tcg"               # instead of what the probe finds
 //! memory = "1g"                     # of a pod that does not say
 //! cpus = 2
+//! boot-timeout = 60                 # seconds that a guest has to answer
 //! insecure-registries = ["registry.example:5000"]
 //! ```
 
@@ -16,6 +17,9 @@ use serde::Deserialize;
 /// Memory of a VM whose container names no limit: what a small service or build step wants, and
 /// host memory is only used once touched.
 const DEFAULT_MEMORY_MIB: u32 = 512;
+/// Seconds that a guest has from power-on to its first word. A boot takes one under emulation on an
+/// idle machine; a machine that starts dozens of pods at once is not idle.
+const DEFAULT_BOOT_TIMEOUT_SECONDS: u32 = 60;
 /// The least a VM can boot with and still run something.
 pub(crate) const MIN_MEMORY_MIB: u32 = 64;
 
@@ -31,6 +35,8 @@ pub(crate) struct Config {
     memory: Option<String>,
     /// Whole CPUs of pods that name none.
     cpus: Option<u32>,
+    /// Seconds that a guest has to answer.
+    boot_timeout: Option<u32>,
     /// Registries spoken to without TLS.
     pub(crate) insecure_registries: Vec<String>,
 }
@@ -74,6 +80,11 @@ impl Config {
         self.memory.as_deref().and_then(parse_mib).unwrap_or(DEFAULT_MEMORY_MIB)
     }
 
+    /// Seconds that a guest has from power-on to its first word.
+    pub(crate) fn boot_timeout_seconds(&self) -> u32 {
+        self.boot_timeout.unwrap_or(DEFAULT_BOOT_TIMEOUT_SECONDS).max(1)
+    }
+
     /// The CPUs of a VM whose container names no limit.
     pub(crate) fn vcpus(&self) -> u32 {
         self.cpus.unwrap_or(1).max(1)
@@ -104,8 +115,11 @@ mod tests {
         let path = Path::new("c.toml");
         let config = Config::parse(path, "").unwrap();
         assert_eq!((config.memory_mib(), config.vcpus()), (512, 1));
-        let config = Config::parse(path, "memory = \"2g\"\ncpus = 3").unwrap();
+        assert_eq!(config.boot_timeout_seconds(), 60);
+        let text = "memory = \"2g\"\ncpus = 3\nboot-timeout = 5";
+        let config = Config::parse(path, text).unwrap();
         assert_eq!((config.memory_mib(), config.vcpus()), (2048, 3));
+        assert_eq!(config.boot_timeout_seconds(), 5);
     }
 
     #[test]

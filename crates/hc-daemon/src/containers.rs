@@ -232,7 +232,11 @@ impl Containers {
 
     /// Removes a container that does not run, files first. Repeated after a kill, it goes on.
     pub(crate) fn remove(&self, entry: &Entry) -> Result<()> {
-        self.database.set(&entry.id, &Stored::Removing)?;
+        let marked = self.database.set(&entry.id, &Stored::Removing);
+        if let Err(error) = marked {
+            // A full disk takes no mark, and removing the files is what makes room on it.
+            tracing::warn!(id = %entry.id, %error, "removal cannot be recorded before it is done");
+        }
         entry.set(ContainerState::Removing, entry.view().run);
         entry
             .dir

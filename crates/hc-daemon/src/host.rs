@@ -38,6 +38,7 @@ pub(crate) struct Host {
     cache_dir: PathBuf,
     kernel: PathBuf,
     driver: Option<String>,
+    boot_timeout_seconds: u32,
     probe: OnceCell<Probe>,
     /// What was found out about kernels, with the times of kernel and init then.
     boots: Mutex<HashMap<PathBuf, ([SystemTime; 2], Boot)>>,
@@ -65,6 +66,7 @@ impl Host {
             cache_dir: data_dir.join("cache"),
             kernel: config.kernel.clone().unwrap_or_else(|| lib_dir.join(KERNEL)),
             driver: config.driver.clone(),
+            boot_timeout_seconds: config.boot_timeout_seconds(),
             probe: OnceCell::new(),
             boots: Mutex::default(),
         }
@@ -78,6 +80,11 @@ impl Host {
     /// The template of scratch disks.
     pub(crate) fn scratch_template(&self) -> PathBuf {
         self.lib_dir.join(SCRATCH)
+    }
+
+    /// How long a guest may take from power-on to its first word.
+    pub(crate) fn boot_timeout_seconds(&self) -> u32 {
+        self.boot_timeout_seconds
     }
 
     /// What was found about KVM.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use hc_api::{ContainerState, ErrorKind};
-use hc_pod::PodConfig;
 use hc_pod::config::{CONFIG_VERSION, VmConfig};
+use hc_pod::{Phase, PodConfig};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 
@@ -25,8 +25,9 @@ use crate::host::{Boot, Choice, Host};
 /// Users that hypervisors run as, one a pod, when we are root: above what any distribution gives
 /// to people, services or subordinate ranges.
 const CONFINED_UIDS: std::ops::Range<u32> = 0x7000_0000..0x7100_0000;
-/// What guest kernels are told beside what a driver adds.
-const KERNEL_PARAMETERS: &str = "quiet";
+/// What guest kernels are told beside what a driver adds: no chatter, and no network card that the
+/// `dummy` driver makes up.
+const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0";
 
 /// Starts and watches pods.
 pub(crate) struct Supervisor {
@@ -115,6 +116,7 @@ impl Supervisor {
                 vcpus: record.vcpus,
                 memory_mib: record.memory_mib,
                 scratch_template: self.host.scratch_template(),
+                boot_timeout_seconds: self.host.boot_timeout_seconds(),
                 confine: confinement(record.pod.as_str()),
             },
             network: record.network(),
@@ -127,6 +129,7 @@ impl Supervisor {
             container: record.spec.clone(),
             open_stdin: request.open_stdin,
             stop_timeout_seconds: record.stop_timeout_seconds,
+            daemon: std::process::id(),
         }
     }
 
@@ -149,7 +152,9 @@ impl Supervisor {
         if let Err(error) = entry.dir.remove_runtime() {
             tracing::warn!(id = %entry.id, %error, "runtime folder cannot be removed");
         }
-        let recorded = match entry.dir.read_status() {
+        // What it told us is newer than the record where the disk was full.
+        let told = entry.view().run.filter(|run| run.phase == Phase::Exited);
+        let recorded = match told.or_else(|| entry.dir.read_status()) {
             Some(status) => self.containers.ended(entry, status.lost(Timestamp::now())),
             // It was killed before it did anything, or never started: so was the container.
             None => self.containers.not_started(entry, &View::CREATED),

@@ -49,6 +49,9 @@ pub struct PodConfig {
     pub open_stdin: bool,
     /// How long a stop waits before it kills, in seconds.
     pub stop_timeout_seconds: u32,
+    /// The process id of the daemon that is going to order the start. A pod whose daemon is gone
+    /// before it did ends.
+    pub daemon: u32,
 }
 
 /// The virtual machine of a pod.
@@ -71,6 +74,8 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// The file that a fresh scratch disk is made from.
     pub scratch_template: PathBuf,
+    /// How long the guest may take from power-on to its first word, in seconds.
+    pub boot_timeout_seconds: u32,
     /// The user and group that the hypervisor runs as, where we are root.
     pub confine: Option<(u32, u32)>,
 }

@@ -24,6 +24,7 @@ mod life;
 pub mod log;
 mod machine;
 mod output;
+mod parent;
 mod pod;
 mod run;
 pub mod scratch;

@@ -37,11 +37,8 @@ use crate::log::Source;
 use crate::machine::{Machine, SCRATCH_DISK};
 use crate::output::News;
 use crate::pod::{Order, Pod, Running};
-use crate::{OUR_FAILURE, Phase};
+use crate::{OUR_FAILURE, Phase, parent};
 
-/// How long a guest may take from power-on to its first word. A boot takes a second under emulation
-/// on an idle machine; a machine that starts dozens of pods at once is not idle.
-const BOOT_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a guest may take to write its disks back and say goodbye.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the driver may take to tell why a VM ended whose line has ended.
@@ -145,6 +142,7 @@ async fn live_in(
     channel: UnixStream,
     orders: &mut mpsc::Receiver<Order>,
 ) -> End {
+    pod.reached("VM is started");
     pod.change(|status| status.ports.clone_from(&machine.ports));
     let network = machine.guest_network.clone();
     let end = {
@@ -172,6 +170,7 @@ async fn live_in(
     if let Err(error) = machine.vm.kill().await {
         tracing::error!(error = %chain(&error), "VM could not be ended");
     }
+    pod.reached("VM is gone");
     end
 }
 
@@ -224,14 +223,13 @@ async fn guest_story(
     channel: UnixStream,
     network: Option<hc_usernet::GuestNetwork>,
 ) -> Result<End> {
-    let (guest, mut events) = Guest::connect(channel, BOOT_PATIENCE).await?;
-    tracing::debug!("guest answers");
+    let patience = Duration::from_secs(pod.config.vm.boot_timeout_seconds.into());
+    let (guest, mut events) = Guest::connect(channel, patience).await?;
+    pod.reached("guest answers");
     guest.call(Call::SetUp(setup(&pod, network)?)).await?;
     guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
-    tracing::debug!("container is made");
-    // An error means that the pod is gone, and nobody will look at what is returned.
-    let _ = pod.start.subscribe().wait_for(|start| *start).await;
-
+    pod.reached("container is made");
+    wait_for_order(&pod).await?;
     let pumps = start_main(&pod, &guest).await?;
     let end = loop {
         match events.next().await {
@@ -245,7 +243,7 @@ async fn guest_story(
             None => return Err(guest.ended().await.into()),
         }
     };
-    tracing::debug!("container has ended");
+    pod.reached("container has ended");
     pod.output.container_ended();
     for pump in pumps {
         // The guest ended the streams before it told of the end; if it lies, it waits for nobody.
@@ -256,6 +254,23 @@ async fn guest_story(
         tracing::warn!(error = %chain(&error), "guest did not shut down cleanly");
     }
     Ok(end)
+}
+
+/// Waits until the container may start. Where the daemon is killed between making us and saying so,
+/// nobody else will.
+async fn wait_for_order(pod: &Pod) -> Result<()> {
+    let mut start = pod.start.subscribe();
+    tokio::select! {
+        biased;
+        // An error means that the pod is gone, and nobody will look at what is returned.
+        _ = start.wait_for(|start| *start) => Ok(()),
+        () = parent::gone(pod.config.daemon) => {
+            let message = "the daemon was killed before it ordered the container to start";
+            let mut failure = Failure::new(ErrorKind::Internal, message);
+            failure.0.exit_status = Some(OUR_FAILURE);
+            Err(failure)
+        }
+    }
 }
 
 /// Starts the main process, and the tasks that carry its output.
@@ -273,6 +288,7 @@ async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<Vec<tokio::task::Jo
     };
     let main = guest.spawn(launch).await?;
     *pod.stdin.lock().await = main.stdin;
+    pod.reached("main process runs");
     pod.running.send_replace(Some(Running { guest: guest.clone(), main: main.id }));
     pod.change(|status| {
         status.phase = Phase::Running;
