@@ -26,7 +26,7 @@
 //! | `GET /containers/REF/{top,stats}` | [`Top`], lines of [`StatsSample`] |
 //! | `GET`/`PUT /containers/REF/archive?path=` | tar |
 //! | `GET /pods` | list of [`PodSummary`] |
-//! | `GET /images`, `GET /images/inspect?name=` | lists of [`ImageSummary`], [`ImageDetail`] |
+//! | `GET /images`, `GET /images/inspect?name=` | list of [`ImageSummary`]; [`ImageDetail`] |
 //! | `POST /images/{pull,load,import}` | lines of [`ImageProgress`] |
 //! | `POST /images/tag`, `DELETE /images?name=&force=` | |
 //!

@@ -83,7 +83,8 @@ fn the_request_goes_over_the_image() {
 
 #[test]
 fn entrypoint_and_command_merge_as_in_docker() {
-    let table: [(Option<&[&str]>, &[&str], &[&str]); 5] = [
+    type Words = &'static [&'static str];
+    let table: [(Option<Words>, Words, Words); 5] = [
         (None, &[], &["/entry", "serve", "--all"]),
         (None, &["x"], &["/entry", "x"]),
         (Some(&["/mine"]), &[], &["/mine"]),
