@@ -18,7 +18,7 @@
 //!    yet and files in `tmp/` exist only while one is held. Whoever gets it exclusively, which is
 //!    only ever tried and never waited for, may therefore remove both ([`Layout::try_alone`]).
 //! 2. `rootfs`, exclusive, while one root file system is built: one at a time, because each build
-//!    may take all the memory that [`Limits`](crate::Limits) allow.
+//!    may take all the memory that [`Limits`] allow.
 //! 3. `index`, exclusive, from reading `index.json` to its replacement.
 //!
 //! # Invariants
