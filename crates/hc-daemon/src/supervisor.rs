@@ -45,7 +45,13 @@ impl Supervisor {
     pub(crate) fn take_up(self: &Arc<Self>) {
         for entry in self.containers.all() {
             match entry.view().state {
-                ContainerState::Starting => self.watch(entry),
+                ContainerState::Starting => {
+                    // What was known last, until the pod says how it fares now.
+                    if let Some(status) = entry.dir.read_status() {
+                        entry.observe(status);
+                    }
+                    self.watch(entry);
+                }
                 ContainerState::Removing => {
                     if let Err(Failure(error)) = self.containers.remove(&entry) {
                         tracing::error!(id = %entry.id, error = error.message, "cannot remove");

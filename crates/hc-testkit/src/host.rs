@@ -11,13 +11,16 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Output, has_program, is_alive, processes_naming, skip, until};
+use crate::{Output, has_program, is_alive, processes_naming, processes_using, skip, until};
 
 /// A private installation with its own daemon.
 #[derive(Debug)]
 pub struct Host {
+    // Unmounted after the daemon has ended and before the folder is removed, by the order of fields.
+    mount: Option<Mount>,
     dir: TempDir,
     bin: PathBuf,
+    lib: Option<PathBuf>,
 }
 
 impl Host {
@@ -40,7 +43,33 @@ impl Host {
         }
         // Short, because sockets below it have a limit of 107 bytes.
         let dir = tempfile::Builder::new().prefix("hyper-t").tempdir_in("/tmp").unwrap();
-        Some(Host { dir, bin: dist.join("bin") })
+        Some(Host { mount: None, dir, bin: dist.join("bin"), lib: None })
+    }
+
+    /// Takes the guest's kernel and init from a folder of the test's own, which begins with those of
+    /// `dist/`, linked. Called before the first command.
+    pub fn own_lib(&mut self) -> PathBuf {
+        let own = self.path().join("lib");
+        fs::create_dir(&own).unwrap();
+        let dist = self.bin.join("../lib/hyper");
+        for entry in fs::read_dir(dist).unwrap() {
+            let entry = entry.unwrap();
+            std::os::unix::fs::symlink(entry.path(), own.join(entry.file_name())).unwrap();
+        }
+        self.lib = Some(own.clone());
+        own
+    }
+
+    /// Puts a memory disk of `mib` MiB below everything that the installation keeps, so that a test
+    /// can fill it. Called before the first command, as root.
+    pub fn limit_disk(&mut self, mib: u32) {
+        fs::create_dir(self.data_dir()).unwrap();
+        self.mount = Some(Mount::tmpfs(&self.data_dir(), mib));
+    }
+
+    /// Writes the daemon's configuration file. Called before the first command.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.path().join("config.toml"), text).unwrap();
     }
 
     /// The folder of everything that the installation writes.
@@ -78,6 +107,9 @@ impl Host {
             .env("HYPER_CONFIG", self.path().join("config.toml"))
             .env_remove("HYPER_SOCKET")
             .stdin(Stdio::null());
+        if let Some(lib) = &self.lib {
+            command.env("HYPER_LIB", lib);
+        }
         command
     }
 
@@ -144,6 +176,14 @@ impl Host {
         u32::try_from(pid.as_u64().unwrap_or_else(|| panic!("{version}"))).unwrap()
     }
 
+    /// Kills the daemon. The next command starts another.
+    #[track_caller]
+    pub fn kill_daemon(&self) {
+        let daemon = self.daemon_pid();
+        crate::kill(daemon);
+        until("the daemon is dead", || !is_alive(daemon));
+    }
+
     /// The process that owns a container's VM.
     #[track_caller]
     pub fn pod_pid(&self, name: &str) -> u32 {
@@ -158,7 +198,8 @@ impl Host {
         assert_eq!(self.hyper(["ps", "--all", "--quiet"]).ok(), "", "containers are left");
         let pods = self.data_dir().join("pods");
         until("no process of a pod is left", || {
-            processes_naming(&pods.display().to_string()).is_empty()
+            let pods = pods.display().to_string();
+            processes_naming(&pods).is_empty() && processes_using(&pods).is_empty()
         });
         for dir in [pods, self.runtime_dir().join("pods")] {
             let left: Vec<_> = fs::read_dir(&dir)
@@ -188,6 +229,30 @@ impl Drop for Host {
             let own = self.path().display().to_string();
             until("no process of the installation is left", || processes_naming(&own).is_empty());
         }
+    }
+}
+
+/// A file system that is mounted for as long as this lives.
+#[derive(Debug)]
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(dir: &Path, mib: u32) -> Mount {
+        let options = format!("size={mib}m,mode=0700");
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "hyper-test"])
+            .arg(dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Mount(dir.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily, so that a failed test leaves no mount either.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

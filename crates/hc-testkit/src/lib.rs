@@ -21,10 +21,14 @@ mod host;
 mod output;
 mod process;
 mod skip;
+mod terminal;
 mod wait;
 
 pub use host::Host;
 pub use output::Output;
-pub use process::{children_of, is_alive, kill, processes_naming};
+pub use process::{
+    children_of, interrupt, is_alive, kill, memory_kib, processes_naming, processes_using,
+};
 pub use skip::{has_program, is_root, skip};
-pub use wait::{PATIENCE, until};
+pub use terminal::Terminal;
+pub use wait::{PATIENCE, until, until_ended};

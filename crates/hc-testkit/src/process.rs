@@ -2,6 +2,7 @@
 //! Looking at processes, and ending those that a test started.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -14,14 +15,20 @@ pub fn kill(pid: u32) {
     }
 }
 
-/// Whether a process exists and has not ended.
+/// Whether a process exists and has not ended: a thread that is still ending keeps its files open.
 pub fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(_, state)| state != 'Z' && state != 'X')
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| stat(&thread.path().join("stat")));
+    states.any(|(_, state)| state != 'Z' && state != 'X')
 }
 
 /// The processes whose parent is `pid`.
 pub fn children_of(pid: u32) -> Vec<u32> {
-    all().filter(|child| stat(*child).is_some_and(|(parent, _)| parent == pid)).collect()
+    all()
+        .filter(|child| {
+            stat(Path::new(&format!("/proc/{child}/stat"))).is_some_and(|(parent, _)| parent == pid)
+        })
+        .collect()
 }
 
 /// The processes whose command line contains `text`.
@@ -33,14 +40,41 @@ pub fn processes_naming(text: &str) -> Vec<u32> {
     all().filter(names).collect()
 }
 
+/// The processes that have a file or folder below `dir` open, removed ones too.
+pub fn processes_using(dir: &str) -> Vec<u32> {
+    let uses = |pid: &u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        let mut paths = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        paths.any(|path| path.starts_with(dir))
+    };
+    all().filter(uses).collect()
+}
+
+/// Sends SIGINT, as ctrl-C does.
+pub fn interrupt(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).expect("a process id is not 0");
+    match kill_process(pid, Signal::INT) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("cannot interrupt {pid:?}: {error}"),
+    }
+}
+
+/// A number of KiB from a file of a process in `/proc`, such as `VmHWM` of `status`; `None` once the
+/// process has ended.
+pub fn memory_kib(pid: u32, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
 fn all() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// Parent and state of a process.
-fn stat(pid: u32) -> Option<(u32, char)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Parent and state of a process or thread.
+fn stat(file: &Path) -> Option<(u32, char)> {
+    let text = fs::read_to_string(file).ok()?;
     // The name in parentheses may contain anything.
     let mut fields = text.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?.chars().next()?;
