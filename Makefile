@@ -26,6 +26,7 @@ lint:
 	cargo clippy --workspace --all-targets --quiet -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items --quiet
 	cargo xtask lint
+	scripts/deny
 
 bench: dist
 	@scripts/packages run demo test bench
