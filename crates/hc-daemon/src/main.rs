@@ -67,6 +67,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // A line that a full disk does not take would else be told by a line that panics.
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::try_from_env("HYPER_LOG").unwrap_or_else(|_| "info".into()))
         .init();
     match serve::run(ready) {

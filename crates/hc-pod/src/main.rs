@@ -21,6 +21,8 @@ fn main() -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // A line that a full disk does not take would else be told by a line that panics.
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::try_from_env("HYPER_LOG").unwrap_or_else(|_| "info".into()))
         .init();
     // A session of its own, so that no terminal's signals reach the pod. It fails where the daemon
