@@ -158,7 +158,7 @@ async fn live_in(
                     }
                     None => break Ok(End::killed()),
                 },
-                exit = machine.vm.wait() => break Ok(vm_ended(exit)),
+                exit = machine.vm.wait() => break Ok(last_of(story, exit).await),
             }
         }
     };
@@ -172,6 +172,18 @@ async fn live_in(
     }
     pod.reached("VM is gone");
     end
+}
+
+/// The end of a pod whose VM has ended. What the guest said before may still be on its way to the
+/// story, which then knows how the container ended.
+async fn last_of(
+    story: impl Future<Output = Result<End>>,
+    exit: hc_vmm::Result<hc_vmm::Exit>,
+) -> End {
+    match timeout(POST_MORTEM_PATIENCE, story).await {
+        Ok(Ok(end)) => end,
+        Ok(Err(_)) | Err(_) => vm_ended(exit),
+    }
 }
 
 /// A guest whose line ended has often died of something that the driver knows better.
