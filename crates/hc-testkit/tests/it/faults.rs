@@ -50,12 +50,11 @@ fn start_until(command: &mut Command, line: &str) -> Child {
     let mut stdout = BufReader::with_capacity(1, child.stdout.take().unwrap());
     let mut found = String::new();
     stdout.read_line(&mut found).unwrap();
-    if found.trim_end() != line {
-        panic!(
-            "{found:?} instead of {line:?}: {:#?}",
-            Output::from(child.wait_with_output().unwrap())
-        );
-    }
+    assert!(
+        found.trim_end() == line,
+        "{found:?} instead of {line:?}: {:#?}",
+        Output::from(child.wait_with_output().unwrap())
+    );
     child.stdout = Some(stdout.into_inner());
     child
 }

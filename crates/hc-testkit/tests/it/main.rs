@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The whole system as its users see it: real daemons, real VMs.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod copy;
 mod exec;
 mod faults;

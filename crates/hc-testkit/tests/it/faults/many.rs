@@ -28,7 +28,6 @@ fn many_pods_started_at_once_all_run() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "numbers that people want to see")]
 fn many_idle_pods_all_answer_and_cost_little_memory() {
     let Some(host) = Host::new() else { return };
     host.busybox();

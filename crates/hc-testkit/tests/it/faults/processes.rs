@@ -57,19 +57,24 @@ fn a_pod_process_that_is_killed_takes_its_hypervisor_along() {
     check(end, "process was killed");
 }
 
+/// Runs a command in the container that ends its VM, and is cut off, one way or the other.
+fn from_inside(command: &'static str) -> impl Fn(&Host) {
+    move |host| {
+        host.hyper(["exec", "--privileged", "x", "sh", "-c", command]);
+    }
+}
+
 #[test]
 fn a_guest_kernel_that_panics_ends_its_container_with_the_reason() {
-    let end = |host: &Host| {
-        // The command is cut off, one way or the other.
-        host.hyper(["exec", "--privileged", "x", "sh", "-c", "echo c >/proc/sysrq-trigger"]);
-    };
-    check(end, "guest kernel panicked");
+    check(from_inside("echo c >/proc/sysrq-trigger"), "guest kernel panicked");
 }
 
 #[test]
 fn a_guest_that_resets_itself_ends_its_container_with_the_reason() {
-    let end = |host: &Host| {
-        host.hyper(["exec", "--privileged", "x", "reboot", "-f"]);
-    };
-    check(end, "the guest powered off by itself");
+    check(from_inside("reboot -f"), "the guest powered off by itself");
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_ends_its_container_with_the_reason() {
+    check(from_inside("poweroff -f"), "the guest powered off by itself");
 }
