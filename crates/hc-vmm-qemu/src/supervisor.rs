@@ -24,6 +24,10 @@ use crate::control::{self, Decoder, Message, Shutdown};
 /// What every panic of a Linux kernel says, before it resets the machine.
 const PANIC_MARK: &str = "Kernel panic - not syncing";
 
+/// The last words of a Linux kernel that was told to power off or to halt. A machine without ACPI has
+/// no switch for it to turn, so it says so and spins, or sleeps, for ever.
+const DOWN_MARKS: [&str; 2] = ["reboot: Power down", "reboot: System halted"];
+
 /// Room for what one read takes.
 const READ_LEN: usize = 4096;
 
@@ -63,6 +67,8 @@ pub(crate) struct Supervisor {
 #[derive(Debug, Default)]
 struct Evidence {
     killed: bool,
+    /// Whether the guest is off but for QEMU, which we ended for it.
+    down: bool,
     shutdown: Option<Shutdown>,
     console: Tail,
     stderr: Tail,
@@ -117,6 +123,10 @@ impl Supervisor {
                 _ = console.readable(), if reading.console => {
                     let evidence = &mut self.evidence;
                     reading.console = read(console, |bytes| evidence.hear(bytes, console_copy));
+                    if evidence.heard_down() {
+                        evidence.down = true;
+                        let _ = self.child.start_kill(); // It may have ended by itself.
+                    }
                 }
                 _ = stderr.readable(), if reading.stderr => {
                     let evidence = &mut self.evidence;
@@ -194,6 +204,12 @@ impl Evidence {
         let _ = copy.write(bytes);
     }
 
+    /// Whether the guest's kernel has said its last words.
+    fn heard_down(&self) -> bool {
+        let console = self.console.text();
+        !self.down && DOWN_MARKS.iter().any(|mark| console.contains(mark))
+    }
+
     /// Acts on the messages that have come; says whether they made sense.
     fn listen(&mut self, decoder: &mut Decoder, waiting: &mut Option<Reply>) -> bool {
         loop {
@@ -229,6 +245,7 @@ impl Evidence {
             }
             Ok(_) if ended_well && by_guest => return Exit::Stopped,
             _ if self.killed => return Exit::Killed,
+            _ if self.down => return Exit::Stopped,
             Ok(_) if ended_well => "hypervisor was told to end".to_owned(),
             Ok(status) => match status.signal() {
                 Some(signal) => format!("hypervisor was killed by signal {signal}"),

@@ -52,6 +52,15 @@ fn a_guest_that_stops_while_it_is_killed_has_stopped() {
 }
 
 #[test]
+fn a_guest_that_is_down_but_for_the_machine_has_stopped() {
+    let evidence = Evidence { console: said("[ 3.1] reboot: Power down\n"), ..Evidence::default() };
+    assert!(evidence.heard_down());
+    check(signalled(9), Evidence { down: true, ..evidence }, Exit::Stopped);
+    let evidence = Evidence { console: said("reboot: soon\n"), ..Evidence::default() };
+    assert!(!evidence.heard_down());
+}
+
+#[test]
 fn a_panic_on_the_console_is_told() {
     let console = "Kernel panic - not syncing: No working init found.";
     let evidence = Evidence {
