@@ -10,6 +10,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 GUEST := x86_64-unknown-linux-gnu
+SHARE = $(DESTDIR)$(PREFIX)/share
 
 .PHONY: demo test lint bench install dist packages-build
 
@@ -38,6 +39,11 @@ install: dist
 	ln -sf hyper $(DESTDIR)$(PREFIX)/bin/hyperctl
 	install -m 0644 dist/lib/hyper/vmlinux dist/lib/hyper/scratch.template $(DESTDIR)$(PREFIX)/lib/hyper
 	install -m 0755 dist/lib/hyper/hyperstart $(DESTDIR)$(PREFIX)/lib/hyper
+	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	dist/bin/hyper man $(SHARE)/man/man1
+	dist/bin/hyper completion bash >$(SHARE)/bash-completion/completions/hyper
+	dist/bin/hyper completion zsh >$(SHARE)/zsh/site-functions/_hyper
+	dist/bin/hyper completion fish >$(SHARE)/fish/vendor_completions.d/hyper.fish
 
 # Everything that is installed, laid out as it will be. Each step does nothing when it is done.
 dist: packages-build dist/lib/hyper/scratch.template
