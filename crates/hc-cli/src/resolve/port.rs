@@ -27,7 +27,8 @@ fn parse(text: &str) -> Result<Vec<Port>, &'static str> {
     let (host_ip, rest) = host_address(rest)?;
     let (host, container) = rest.rsplit_once(':').unwrap_or(("", rest));
     let container = range(container)?;
-    if host.is_empty() {
+    // Docker takes 0 for any free port, too.
+    if host.is_empty() || host == "0" {
         return Ok(container
             .map(|container_port| Port { protocol, host_ip, host_port: 0, container_port })
             .collect());
@@ -99,6 +100,7 @@ mod tests {
         check("8080:80/udp", "0.0.0.0 8080 80 Udp");
         check("127.0.0.1:8080:80", "127.0.0.1 8080 80 Tcp");
         check("127.0.0.1::80", "127.0.0.1 0 80 Tcp");
+        check("127.0.0.1:0:80", "127.0.0.1 0 80 Tcp");
         check("[::1]:8080:80/TCP", "::1 8080 80 Tcp");
         check("[::]::80", ":: 0 80 Tcp");
         check("9000-9001:80-81", "0.0.0.0 9000 80 Tcp, 0.0.0.0 9001 81 Tcp");
