@@ -115,6 +115,20 @@ struct Selection {
     query: LogsQuery,
     /// Lines that are still to be passed over.
     skip: u64,
+    stdout: Line,
+    stderr: Line,
+}
+
+/// What becomes of the line that a stream is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Line {
+    /// There is none: the last one has ended.
+    #[default]
+    None,
+    /// It is passed over.
+    Passed,
+    /// It is sent.
+    Sent,
 }
 
 impl Selection {
@@ -126,11 +140,15 @@ impl Selection {
                 lines.map_err(std::io::Error::other)??.saturating_sub(tail)
             }
         };
-        Ok(Selection { query: query.clone(), skip })
+        Ok(Selection::after(query.clone(), skip))
+    }
+
+    fn after(query: LogsQuery, skip: u64) -> Selection {
+        Selection { query, skip, stdout: Line::None, stderr: Line::None }
     }
 
     fn encode(&mut self, entry: &LogEntry, out: &mut Vec<u8>) {
-        let bytes = self.pass_over(&entry.bytes);
+        let bytes = self.pass_over(entry.source, &entry.bytes);
         let early = self.query.since.is_some_and(|since| entry.time < since);
         let late = self.query.until.is_some_and(|until| entry.time >= until);
         if bytes.is_empty() || early || late {
@@ -145,13 +163,28 @@ impl Selection {
     }
 
     /// What is left of `bytes` when the lines to be passed over are taken off.
-    fn pass_over<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
-        while self.skip > 0 {
+    fn pass_over<'a>(&mut self, source: Source, mut bytes: &'a [u8]) -> &'a [u8] {
+        let line = match source {
+            Source::Stdout => &mut self.stdout,
+            Source::Stderr => &mut self.stderr,
+        };
+        while !bytes.is_empty() {
+            if *line == Line::None {
+                *line = if self.skip > 0 { Line::Passed } else { Line::Sent };
+                self.skip = self.skip.saturating_sub(1);
+            }
+            if *line == Line::Sent {
+                // Nothing is to be passed over any more.
+                if bytes.ends_with(b"\n") {
+                    *line = Line::None;
+                }
+                return bytes;
+            }
             let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
                 return &[];
             };
             bytes = &bytes[end + 1..];
-            self.skip -= 1;
+            *line = Line::None;
         }
         bytes
     }
@@ -180,5 +213,33 @@ impl Changes {
         while matches!(rustix::io::read(self.0.get_ref(), &mut events), Ok(count) if count > 0) {}
         guard.clear_ready();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_both_streams_are_passed_over_whole() {
+        let pieces = [
+            (Source::Stdout, "1\n2 begins"),
+            (Source::Stderr, "3\n"),
+            (Source::Stdout, ", 2 ends\n4\n"),
+            (Source::Stderr, "5"),
+        ];
+        let left = |skip| {
+            let mut selection = Selection::after(LogsQuery::default(), skip);
+            let pass = |(source, text): &(Source, &'static str)| {
+                String::from_utf8(selection.pass_over(*source, text.as_bytes()).to_vec()).unwrap()
+            };
+            pieces.iter().map(pass).collect::<Vec<_>>()
+        };
+        assert_eq!(left(0), pieces.map(|(_, text)| text));
+        assert_eq!(left(1), ["2 begins", "3\n", ", 2 ends\n4\n", "5"]);
+        assert_eq!(left(2), ["", "3\n", "4\n", "5"]);
+        assert_eq!(left(3), ["", "", "4\n", "5"]);
+        assert_eq!(left(4), ["", "", "", "5"]);
+        assert_eq!(left(5), ["", "", "", ""]);
     }
 }

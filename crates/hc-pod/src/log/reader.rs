@@ -108,14 +108,20 @@ impl LogReader {
     }
 }
 
-/// How many lines the log holds now; a last line without its end counts.
+/// How many lines the log holds now; a last line without its end counts. A line is of one stream,
+/// so what the other wrote in between does not end it.
 pub fn count_lines(dir: &Path) -> io::Result<u64> {
     let mut reader = LogReader::open(dir);
     let mut lines = 0;
-    let mut ended = true;
+    let (mut stdout_open, mut stderr_open) = (false, false);
     while let Some(entry) = reader.next_entry()? {
-        lines += entry.bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
-        ended = entry.bytes.ends_with(b"\n");
+        let open = match entry.source {
+            Source::Stdout => &mut stdout_open,
+            Source::Stderr => &mut stderr_open,
+        };
+        let pieces = entry.bytes.split_inclusive(|byte| *byte == b'\n').count() as u64;
+        lines += pieces.saturating_sub(u64::from(*open));
+        *open = !entry.bytes.ends_with(b"\n");
     }
-    Ok(lines + u64::from(!ended))
+    Ok(lines)
 }

@@ -28,6 +28,9 @@ fn entries_come_back_in_order_with_their_time_and_stream() {
 
     writer.append(Source::Stdout, time, b" and on\n").unwrap();
     assert_eq!(read_all(&mut reader), [(Source::Stdout, b" and on\n".to_vec())]);
+    assert_eq!(count_lines(dir.path()).unwrap(), 3);
+    writer.append(Source::Stderr, time, b" goes on\nand on").unwrap();
+    assert_eq!(count_lines(dir.path()).unwrap(), 4);
 }
 
 #[test]
