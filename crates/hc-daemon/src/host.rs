@@ -152,7 +152,9 @@ impl Host {
             let failure = Failure::host("cannot read the guest's init", &error);
             failure.hint(format!("it belongs at {}", self.lib_dir.join(INIT).display()))
         })?;
-        let known = self.boots().get(path).cloned();
+        // Held while we look: twenty pods that start at once would else read the kernel twenty times.
+        let mut boots = self.boots();
+        let known = boots.get(path).cloned();
         if let Some((then, boot)) = known
             && then == [kernel, init]
             && boot.initramfs.exists()
@@ -160,7 +162,7 @@ impl Host {
             return Ok(boot);
         }
         let boot = self.look(path)?;
-        self.boots().insert(path.to_owned(), ([kernel, init], boot.clone()));
+        boots.insert(path.to_owned(), ([kernel, init], boot.clone()));
         Ok(boot)
     }
 

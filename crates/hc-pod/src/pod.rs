@@ -274,6 +274,7 @@ impl Pod {
             receiver
         };
         tokio::select! {
+            biased; // Its own end counts where it came with the container's.
             Ok(exit) = receiver => exit,
             () = self.wait_exited() => Exit::Signal(Signal::KILL.number()),
         }
