@@ -59,6 +59,11 @@ fn start_until(command: &mut Command, line: &str) -> Child {
     child
 }
 
+/// Makes `/go` in container `x`, whose program ends then, perhaps before this command has.
+fn let_end(host: &Host) {
+    host.hyper(["exec", "x", "touch", "/go"]);
+}
+
 /// The names of all containers, a line each.
 fn names(host: &Host) -> String {
     host.hyper(["ps", "--all", "--format", "{{.Names}}"]).ok()

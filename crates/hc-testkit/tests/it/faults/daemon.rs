@@ -5,7 +5,7 @@ use std::fs;
 
 use hc_testkit::{Host, is_alive, processes_naming, until};
 
-use super::{finish, instant, kill_daemon, names, start, start_until};
+use super::{finish, instant, kill_daemon, let_end, names, start, start_until};
 
 #[test]
 fn a_daemon_killed_while_it_creates_leaves_a_whole_container_or_none() {
@@ -138,7 +138,7 @@ fn a_run_that_loses_its_daemon_says_so_and_the_container_goes_on_and_is_removed_
     kill_daemon(host.daemon_pid());
     finish(run).fails(125, "lost the connection");
     assert_eq!(host.inspect("x")["state"], "running");
-    host.hyper(["exec", "x", "touch", "/go"]).ok();
+    let_end(&host);
     until("it is removed", || names(&host).is_empty());
     host.assert_clean();
 
