@@ -112,7 +112,14 @@ pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>) {
     pod.record();
     let end = match Machine::boot(&pod.config, &pod.dir).await {
         Ok((machine, channel)) => live_in(&pod, machine, channel, &mut orders).await,
-        Err(failure) => End::failed(&failure),
+        Err(failure) => {
+            // It may have come before whoever orders the start has connected to hear of it.
+            tokio::select! {
+                _ = wait_for_order(&pod) => {}
+                _ = orders.recv() => {}
+            }
+            End::failed(&failure)
+        }
     };
     tracing::info!(status = end.exit_status, error = end.error, "pod ended");
     let last = if pod.status.borrow().started.is_some() {
