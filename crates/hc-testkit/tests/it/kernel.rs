@@ -82,12 +82,11 @@ fn a_kernel_that_lacks_something_is_refused_by_the_options_name() {
     fs::create_dir(&boot).unwrap();
     let name = format!("config-{release}");
     let config = fs::read_to_string(dir.join("boot").join(&name)).unwrap();
-    let lacking: String = config
+    let lacking: Vec<_> = config
         .lines()
         .filter(|line| !line.starts_with("CONFIG_EROFS_FS=") && !line.starts_with("CONFIG_MEMCG="))
-        .map(|line| format!("{line}\n"))
         .collect();
-    fs::write(boot.join(name), lacking).unwrap();
+    fs::write(boot.join(name), lacking.join("\n")).unwrap();
     let kernel = kernel_in(host.path(), &release);
     fs::copy(kernel_in(&dir, &release), &kernel).unwrap();
     let refused = host.hyper(["run", "--rm", "--kernel", &kernel, "busybox", "true"]);
