@@ -55,11 +55,19 @@ pub(crate) struct Layout {
 
 /// A shared hold of the store: nothing that its holder wrote is swept away meanwhile.
 #[derive(Debug)]
-pub(crate) struct Lease(#[expect(dead_code, reason = "closing it drops the lock")] File);
+pub(crate) struct Lease(#[expect(dead_code, reason = "dropping it gives the hold up")] Lock);
 
-/// An exclusive hold of something in `locks/`.
+/// A hold of something in `locks/`.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "closing it drops the lock")] File);
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    /// Gives the hold up by its name. Closing the file is not enough: a program that another thread
+    /// is just starting has a copy of it, up to its exec.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock); // It is about to be closed anyway.
+    }
+}
 
 impl Layout {
     /// Makes what is missing below `root`.
@@ -117,7 +125,7 @@ impl Layout {
 
     /// Says that we are going to write. Waits while someone sweeps, which is short.
     pub(crate) fn lease(&self) -> Result<Lease> {
-        self.lock("operations", FlockOperation::LockShared).map(Lease)
+        self.lock("operations", FlockOperation::LockShared).map(|file| Lease(Lock(file)))
     }
 
     /// The store for us alone, unless anyone is writing.

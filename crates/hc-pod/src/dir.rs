@@ -151,15 +151,28 @@ impl PodDir {
     pub fn wait_unlocked(&self) -> io::Result<()> {
         let path = self.data.join("lock");
         match File::options().write(true).open(path) {
-            Ok(file) => Ok(flock(&file, FlockOperation::LockExclusive)?),
+            Ok(file) => {
+                flock(&file, FlockOperation::LockExclusive)?;
+                unlock(&file)
+            }
             Err(error) => gone_is_fine(Err(error)),
         }
     }
 
     /// Whether a pod process lives.
     pub fn is_alive(&self) -> bool {
-        matches!(self.try_lock(), Ok(None))
+        match self.try_lock() {
+            Ok(Some(lock)) => unlock(&lock).is_err(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
+}
+
+/// Gives up a lock that was only taken to see whether it is free. Closing the file is not enough: a
+/// program that is just being started has a copy of it, up to its exec.
+fn unlock(lock: &File) -> io::Result<()> {
+    Ok(flock(lock, FlockOperation::Unlock)?)
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {

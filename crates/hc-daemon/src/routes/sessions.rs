@@ -23,8 +23,12 @@ pub(crate) async fn start(
     request: Request,
 ) -> Result<Response> {
     let entry = app.supervisor.containers.find(&name)?;
-    app.supervisor.start(&entry).await?;
-    forward(&entry.dir.socket(), "/start", request).await
+    // In a task of its own: a client that goes away must not leave a pod without its order to start.
+    let started = tokio::spawn(async move {
+        app.supervisor.start(&entry).await?;
+        forward(&entry.dir.socket(), "/start", request).await
+    });
+    started.await.map_err(|error| Failure::host("cannot start the container", &error))?
 }
 
 /// Starts a container and answers once its main process runs.

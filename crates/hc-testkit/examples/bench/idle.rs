@@ -16,7 +16,8 @@ pub(crate) fn measure(host: &Host) {
     let pods: Vec<_> = names.iter().map(|name| host.pod_pid(name)).collect();
     let mean = |pids: Vec<u32>| {
         let kib: u64 = pids.iter().map(|pid| pss_kib(*pid)).sum();
-        format!("{:.1} MiB", kib as f64 / 1024.0 / pids.len() as f64)
+        let tenths = kib * 10 / 1024 / pids.len() as u64;
+        format!("{}.{} MiB", tenths / 10, tenths % 10)
     };
     let vms = pods.iter().flat_map(|pid| children_of(*pid)).collect();
     figure("hyper-pod, PSS each", &mean(pods), "at most 8 MiB");

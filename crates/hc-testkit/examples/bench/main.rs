@@ -2,7 +2,7 @@
 //! `make bench`: how fast and how small the programs in `dist/` are, beside a bare limit or a peer
 //! that is measured in the same run, because absolute times drift with the machine.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic ends the measurement")]
+#![expect(clippy::unwrap_used, reason = "a panic ends the measurement")]
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
 
 mod exec;

@@ -33,7 +33,9 @@ pub(crate) fn measure(host: &Host) {
         host.hyper(["run", "--rm", "busybox", "true"]).ok();
     };
     let bare = || bare_boot(&kernel, &initramfs);
-    (ours(), networked(), bare());
+    ours();
+    networked();
+    bare();
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         times[0].push(time(networked));
