@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What pods cost that do nothing.
 
-use hc_testkit::{Host, children_of};
+use hc_testkit::{Host, children_of, memory_kib};
 
 use crate::table::{figure, group};
 
@@ -28,7 +28,5 @@ pub(crate) fn measure(host: &Host) {
 
 /// The proportional set size: memory of its own and its share of what it shares.
 fn pss_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    memory_kib(pid, "smaps_rollup", "Pss").unwrap()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hc_testkit::{Host, has_program};
+use hc_testkit::{Host, has_program, memory_kib};
 
 use crate::table::{figure, group, median};
 
@@ -20,6 +20,8 @@ pub(crate) fn measure(host: &Host, archive: Option<&str>) {
     figure("archive", &format!("{size} MiB"), "");
     let ours = median((0..ROUNDS).map(|_| load(host, archive)).collect());
     figure("hyper load", &seconds(ours), "");
+    let peak = memory_kib(host.daemon_pid(), "status", "VmHWM").unwrap_or_default() >> 10;
+    figure("hyperd's peak memory", &format!("{peak} MiB"), "at most 64 MiB and 1 KiB a file");
     let mut best: Option<Duration> = None;
     for (name, peer) in [("podman load", podman as Peer), ("skopeo copy + umoci unpack", umoci)] {
         let Some(time) = peer(archive) else {
