@@ -82,6 +82,23 @@ impl Entry {
         });
     }
 
+    /// Waits for a start or removal under way, so that what is asked next finds its outcome.
+    pub(crate) async fn steady(&self) {
+        drop(self.work.lock().await);
+    }
+
+    /// Waits until no pod process lives, as far as the records know.
+    pub(crate) async fn inactive(&self) {
+        let active = |state| {
+            matches!(
+                state,
+                ContainerState::Starting | ContainerState::Running | ContainerState::Paused
+            )
+        };
+        // An error means that the entry is gone, and with it the pod.
+        let _ = self.watch().wait_for(|view| view.removed || !active(view.state)).await;
+    }
+
     fn set(&self, state: ContainerState, run: Option<PodStatus>) {
         self.view.send_modify(|view| {
             view.state = state;
@@ -218,9 +235,9 @@ impl Containers {
             (ContainerState::Exited, Some(run)) => Stored::Ended(Box::new(run.clone())),
             _ => Stored::Created,
         };
-        self.database.set(&entry.id, &stored)?;
+        let result = self.database.set(&entry.id, &stored);
         entry.set(before.state, before.run.clone());
-        Ok(())
+        Ok(result?)
     }
 
     /// Takes note, for good, how a run ended.

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
@@ -28,6 +29,9 @@ const CONFINED_UIDS: std::ops::Range<u32> = 0x7000_0000..0x7100_0000;
 /// What guest kernels are told beside what a driver adds: no chatter, and no network card that the
 /// `dummy` driver makes up.
 const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0";
+
+/// Between two attempts to watch a pod where the host is out of descriptors or memory.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts and watches pods.
 pub(crate) struct Supervisor {
@@ -69,6 +73,7 @@ impl Supervisor {
     /// order that is sent to the process.
     pub(crate) async fn start(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
         let _work = entry.work.lock().await;
+        settle(entry).await;
         let before = entry.view();
         if entry.is_active() {
             return Ok(());
@@ -83,7 +88,9 @@ impl Supervisor {
         let config = self.pod_config(entry, rootfs, &choice, boot);
         self.containers.started(entry)?;
         if let Err(error) = spawn(&self.programs, entry, &config) {
-            self.containers.not_started(entry, &before)?;
+            if let Err(Failure(error)) = self.containers.not_started(entry, &before) {
+                tracing::error!(id = %entry.id, error = error.message, "cannot be recorded");
+            }
             return Err(error);
         }
         self.watch(Arc::clone(entry));
@@ -146,10 +153,11 @@ impl Supervisor {
             if let Err(Failure(error)) = follow(&entry).await {
                 tracing::debug!(id = %entry.id, error = error.message, "watch ended early");
             }
-            match wait_gone(&entry).await {
-                Ok(()) => supervisor.ended(&entry),
-                Err(error) => tracing::error!(id = %entry.id, %error, "cannot watch pod"),
+            while let Err(error) = wait_gone(&entry).await {
+                tracing::error!(id = %entry.id, %error, "cannot watch pod, trying again");
+                tokio::time::sleep(WATCH_PAUSE).await;
             }
+            supervisor.ended(&entry);
         });
     }
 
@@ -179,32 +187,33 @@ impl Supervisor {
         }
     }
 
-    /// Removes a container; one that is active only with `force`, which kills it first.
+    /// Removes a container; one that is active only with `force`, which kills it first, and again
+    /// where it was started meanwhile.
     pub(crate) async fn remove(&self, entry: &Entry, force: bool) -> Result<()> {
-        if entry.is_active() {
-            if !force {
-                return Err(Failure::new(
-                    ErrorKind::InvalidState,
-                    format!("container {} is running", entry.name),
-                )
-                .hint("stop it first, or remove it with --force"));
+        loop {
+            settle(entry).await;
+            if entry.is_active() {
+                if !force {
+                    return Err(Failure::new(
+                        ErrorKind::InvalidState,
+                        format!("container {} is running", entry.name),
+                    )
+                    .hint("stop it first, or remove it with --force"));
+                }
+                self.kill(entry).await?;
             }
-            self.kill(entry).await?;
+            let _work = entry.work.lock().await;
+            if entry.view().removed {
+                return Ok(());
+            }
+            if !entry.is_active() {
+                return self.containers.remove(entry);
+            }
         }
-        let _work = entry.work.lock().await;
-        let view = entry.view();
-        if view.removed {
-            return Ok(());
-        }
-        if entry.is_active() {
-            return Err(Failure::new(ErrorKind::InvalidState, "container was started again"));
-        }
-        self.containers.remove(entry)
     }
 
     /// Ends a pod at once and waits until its process is gone.
     pub(crate) async fn kill(&self, entry: &Entry) -> Result<()> {
-        let mut view = entry.watch();
         let request = Request::post("/kill?signal=KILL").body(Body::empty());
         let request = request.map_err(|error| Failure::host("cannot kill", &error))?;
         match forward::forward(&entry.dir.socket(), "/kill", request).await {
@@ -213,16 +222,7 @@ impl Supervisor {
             Err(Failure(error)) if error.kind == ErrorKind::InvalidState => {}
             Err(failure) => return Err(failure),
         }
-        // An error means that the entry is gone, and with it the pod.
-        let _ = view
-            .wait_for(|view| {
-                view.removed
-                    || !matches!(
-                        view.state,
-                        ContainerState::Starting | ContainerState::Running | ContainerState::Paused
-                    )
-            })
-            .await;
+        entry.inactive().await;
         Ok(())
     }
 }
@@ -290,6 +290,14 @@ async fn follow(entry: &Entry) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits for an end to be recorded that the pod's lock tells already: whoever was told of the end
+/// must be able to build on it.
+async fn settle(entry: &Entry) {
+    if entry.is_active() && !entry.dir.is_alive() {
+        entry.inactive().await;
+    }
 }
 
 /// Waits until no process holds the pod's lock.

@@ -80,14 +80,18 @@ impl End {
     }
 
     /// What becomes of a container whose VM is ended on a client's order.
-    fn killed() -> End {
-        End::exited(Exit::Signal(Signal::KILL.number()), false)
+    fn killed(pod: &Pod) -> End {
+        if pod.status.borrow().started.is_some() {
+            return End::exited(Exit::Signal(Signal::KILL.number()), false);
+        }
+        let message = "the container was stopped before its program ran";
+        End::failed(&Failure::new(ErrorKind::InvalidState, message))
     }
 
-    fn vm_ended(exit: hc_vmm::Exit) -> End {
+    fn vm_ended(pod: &Pod, exit: hc_vmm::Exit) -> End {
         let error = match exit {
             hc_vmm::Exit::Stopped => "the guest powered off by itself".to_owned(),
-            hc_vmm::Exit::Killed => return End::killed(),
+            hc_vmm::Exit::Killed => return End::killed(pod),
             hc_vmm::Exit::Crashed { status, last_words } => {
                 let words = last_words.trim().replace('\n', " | ");
                 let from = words.char_indices().rev().nth(MAX_LAST_WORDS).map_or(0, |(at, _)| at);
@@ -160,52 +164,55 @@ async fn live_in(
                 order = orders.recv() => match order {
                     Some(order) => {
                         if carry_out(pod, machine.vm.as_mut(), order).await {
-                            break Ok(End::killed());
+                            break Ok(End::killed(pod));
                         }
                     }
-                    None => break Ok(End::killed()),
+                    None => break Ok(End::killed(pod)),
                 },
-                exit = machine.vm.wait() => break Ok(last_of(story, exit).await),
+                exit = machine.vm.wait() => break Ok(last_of(pod, story, exit).await),
             }
         }
     };
+    pod.output.container_ended();
     let end = match end {
         Ok(end) => end,
-        Err(failure) => post_mortem(machine.vm.as_mut(), failure).await,
+        Err(failure) => post_mortem(pod, machine.vm.as_mut(), failure).await,
     };
     machine.stop_network();
     if let Err(error) = machine.vm.kill().await {
         tracing::error!(error = %chain(&error), "VM could not be ended");
     }
     pod.reached("VM is gone");
+    drain(pod).await;
     end
 }
 
 /// The end of a pod whose VM has ended. What the guest said before may still be on its way to the
 /// story, which then knows how the container ended.
 async fn last_of(
+    pod: &Pod,
     story: impl Future<Output = Result<End>>,
     exit: hc_vmm::Result<hc_vmm::Exit>,
 ) -> End {
     match timeout(POST_MORTEM_PATIENCE, story).await {
         Ok(Ok(end)) => end,
-        Ok(Err(_)) | Err(_) => vm_ended(exit),
+        Ok(Err(_)) | Err(_) => vm_ended(pod, exit),
     }
 }
 
 /// A guest whose line ended has often died of something that the driver knows better.
-async fn post_mortem(vm: &mut dyn Vm, failure: Failure) -> End {
+async fn post_mortem(pod: &Pod, vm: &mut dyn Vm, failure: Failure) -> End {
     if failure.0.exit_status.is_none()
         && let Ok(exit) = timeout(POST_MORTEM_PATIENCE, vm.wait()).await
     {
-        return vm_ended(exit);
+        return vm_ended(pod, exit);
     }
     End::failed(&failure)
 }
 
-fn vm_ended(exit: hc_vmm::Result<hc_vmm::Exit>) -> End {
+fn vm_ended(pod: &Pod, exit: hc_vmm::Result<hc_vmm::Exit>) -> End {
     match exit {
-        Ok(exit) => End::vm_ended(exit),
+        Ok(exit) => End::vm_ended(pod, exit),
         Err(error) => End::failed(&error.into()),
     }
 }
@@ -249,7 +256,7 @@ async fn guest_story(
     guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
     pod.reached("container is made");
     wait_for_order(&pod).await?;
-    let pumps = start_main(&pod, &guest).await?;
+    start_main(&pod, &guest).await?;
     let end = loop {
         match events.next().await {
             Some(Event::ProcessExited { process, exit }) => pod.process_exited(process, exit),
@@ -264,15 +271,21 @@ async fn guest_story(
     };
     pod.reached("container has ended");
     pod.output.container_ended();
-    for pump in pumps {
-        // The guest ended the streams before it told of the end; if it lies, it waits for nobody.
-        let _ = timeout(POST_MORTEM_PATIENCE, pump).await;
-    }
+    drain(&pod).await;
     // What fails here costs the writable layer its last seconds, not the exit code.
     if let Err(error) = guest.call_within(Call::Shutdown, SHUTDOWN_PATIENCE).await {
         tracing::warn!(error = %chain(&error), "guest did not shut down cleanly");
     }
     Ok(end)
+}
+
+/// Waits until what the main process wrote has reached the log and the clients' queues.
+async fn drain(pod: &Pod) {
+    let pumps = std::mem::take(&mut *pod.pumps.lock().await);
+    for pump in pumps {
+        // The guest ends the streams before it tells of the end; if it lies, it waits for nobody.
+        let _ = timeout(POST_MORTEM_PATIENCE, pump).await;
+    }
 }
 
 /// Waits until the container may start. Where the daemon is killed between making us and saying so,
@@ -293,7 +306,7 @@ async fn wait_for_order(pod: &Pod) -> Result<()> {
 }
 
 /// Starts the main process, and the tasks that carry its output.
-async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<Vec<tokio::task::JoinHandle<()>>> {
+async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<()> {
     let process = &pod.config.container.process;
     let launch = Launch {
         container: pod.config.container.id.clone(),
@@ -320,7 +333,8 @@ async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<Vec<tokio::task::Jo
     };
     let stdout = main.stdout.map(|stream| pump(Source::Stdout, stream));
     let stderr = main.stderr.map(|stream| pump(Source::Stderr, stream));
-    Ok(stdout.into_iter().chain(stderr).collect())
+    pod.pumps.lock().await.extend(stdout.into_iter().chain(stderr));
+    Ok(())
 }
 
 fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetup> {

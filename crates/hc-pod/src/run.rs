@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
+use crate::config::CONFIG_VERSION;
 use crate::log::{LogLimits, LogWriter};
 use crate::output::Output;
 use crate::pod::Pod;
@@ -22,6 +23,10 @@ use crate::{PodDir, life, server};
 /// still served afterwards.
 pub async fn run(dir: PodDir, listener: UnixListener, lock: File) -> io::Result<()> {
     let config = dir.read_config()?;
+    if config.version != CONFIG_VERSION {
+        let text = format!("the pod's record is of version {}; restart hyperd", config.version);
+        return Err(io::Error::other(text));
+    }
     let log = LogWriter::open(&dir.logs(), LogLimits::default())?;
     let (pod, orders) = Pod::new(config, dir, Output::new(log));
     let pod = Arc::new(pod);

@@ -33,6 +33,8 @@ use crate::failure::{Failure, Result};
 use crate::pod::Pod;
 use crate::{Phase, archive, session};
 
+/// Between two attempts to accept a client where the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// The longest JSON body of a request.
 const MAX_BODY: usize = 1 << 20;
 
@@ -46,7 +48,10 @@ pub(crate) async fn serve(pod: Arc<Pod>, listener: UnixListener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(Arc::clone(&pod), stream))),
-                Err(error) => tracing::warn!(%error, "cannot accept a client"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             },
             Some(_) = connections.join_next() => {}
             () = &mut over => break,
@@ -128,7 +133,10 @@ async fn route(
         (&Method::POST, "/stop") => {
             let query: RestartOrStopQuery = query(&request)?;
             let seconds = query.timeout.unwrap_or(pod.config.stop_timeout_seconds);
-            pod.stop(Duration::from_secs(seconds.into())).await.map(done)
+            // In a task of its own: a stop that has begun ends in a kill, also without its client.
+            let stop = async move { pod.stop(Duration::from_secs(seconds.into())).await };
+            let stopped = tokio::spawn(stop).await;
+            stopped.map_err(|_| Failure::new(ErrorKind::Internal, "stop broke off"))?.map(done)
         }
         (&Method::POST, "/kill") => {
             let query: KillQuery = query(&request)?;
@@ -192,6 +200,9 @@ async fn exec(
     if exec.command.is_empty() {
         return Err(Failure::new(ErrorKind::InvalidArgument, "no command is named"));
     }
+    if !exec.detach {
+        check_upgrade(&request)?;
+    }
     let process = pod.spawn(session::exec_launch(&pod, &exec)).await?;
     if exec.detach {
         tokio::spawn(async move { pod.wait_process(process.id).await });
@@ -204,6 +215,14 @@ fn wants_upgrade<B>(request: &Request<B>) -> bool {
     request.headers().get(UPGRADE_HEADER).is_some_and(|value| value == UPGRADE)
 }
 
+fn check_upgrade<B>(request: &Request<B>) -> Result<()> {
+    if wants_upgrade(request) {
+        return Ok(());
+    }
+    let message = format!("this request needs the header `Upgrade: {UPGRADE}`");
+    Err(Failure::new(ErrorKind::InvalidArgument, message))
+}
+
 /// Answers that the connection changes to frames, and lets `session` have it then.
 fn upgrade<F>(
     mut request: Request<Incoming>,
@@ -213,10 +232,7 @@ fn upgrade<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    if !wants_upgrade(&request) {
-        let message = format!("this request needs the header `Upgrade: {UPGRADE}`");
-        return Err(Failure::new(ErrorKind::InvalidArgument, message));
-    }
+    check_upgrade(&request)?;
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await {

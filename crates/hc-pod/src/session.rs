@@ -73,11 +73,21 @@ where
 {
     let mut frames = Frames::new(read);
     let mut window = query.window();
-    let mut resized = pod.watch();
+    let mut running = pod.running.subscribe();
     loop {
-        match frames.next().await {
+        let frame = tokio::select! {
+            frame = frames.next() => frame,
+            // A window that was told before the process had a terminal counts once it has.
+            Ok(()) = running.changed() => {
+                if let Some(size) = window {
+                    pod.resize(size).await;
+                }
+                continue;
+            }
+        };
+        match frame {
             Some(Frame::Stdin(bytes)) if query.stdin => write_main(pod, &bytes).await,
-            Some(Frame::StdinEnd) if query.stdin => drop(pod.stdin.lock().await.take()),
+            Some(Frame::StdinEnd) if query.stdin => end_main(pod).await,
             Some(Frame::Resize(size)) => {
                 window = Some(size);
                 pod.resize(size).await;
@@ -85,15 +95,15 @@ where
             Some(_) => {}
             None => break,
         }
-        // A window that was told before the process had a terminal counts once it has.
-        if resized.has_changed().unwrap_or(false) {
-            resized.mark_unchanged();
-            if let Some(size) = window {
-                pod.resize(size).await;
-            }
-        }
     }
     if query.stdin && !terminal {
+        end_main(pod).await;
+    }
+}
+
+/// Ends the main process's standard input, once it has one.
+async fn end_main(pod: &Pod) {
+    if pod.wait_started().await.is_ok() {
         drop(pod.stdin.lock().await.take());
     }
 }
@@ -121,15 +131,20 @@ where
     let (read, mut write) = tokio::io::split(io);
     let hc_guest::Process { id, stdin, stdout, stderr } = process;
     let (sender, mut receiver) = mpsc::channel::<News>(QUEUE);
-    let end = {
+    // It is asked for whether or not the client stays, so that it is not kept for ever.
+    let ended = tokio::spawn({
         let pod = Arc::clone(&pod);
+        async move { pod.wait_process(id).await }
+    });
+    let end = {
         let stderr_sender = sender.clone();
         async move {
             tokio::join!(
                 forward(Source::Stdout, stdout, &sender),
                 forward(Source::Stderr, stderr, &stderr_sender),
             );
-            let exit = pod.wait_process(id).await;
+            // It can only fail with the whole process.
+            let Ok(exit) = ended.await else { return };
             let frame = ExitFrame { status: exit.status(), error: String::new() };
             let _ = sender.send(News::Exit(frame)).await; // The client may have gone.
         }

@@ -198,6 +198,7 @@ pub(crate) async fn stop(
 }
 
 async fn stop_entry(entry: &Entry, request: Request) -> Result<Response> {
+    entry.steady().await;
     let mut view = entry.watch();
     let answered = forward::forward(&entry.dir.socket(), "/stop", request).await;
     match answered {
@@ -232,11 +233,20 @@ pub(crate) async fn restart(
     request: Request,
 ) -> Result<Response> {
     let entry = app.supervisor.containers.find(&name)?;
-    let stopped = stop_entry(&entry, request).await?;
-    if !stopped.status().is_success() {
-        return Ok(stopped);
+    if entry.record.request.auto_remove {
+        let message = format!("container {} is removed when it ends", entry.name);
+        return Err(Failure::new(hc_api::ErrorKind::InvalidState, message)
+            .hint("create it without --rm to restart it"));
     }
-    super::sessions::start_detached(&app, &entry).await
+    // In a task of its own: a client that goes away must not leave it stopped.
+    let restarted = tokio::spawn(async move {
+        let stopped = stop_entry(&entry, request).await?;
+        if !stopped.status().is_success() {
+            return Ok(stopped);
+        }
+        super::sessions::start_detached(&app, &entry).await
+    });
+    restarted.await.map_err(|error| Failure::host("cannot restart the container", &error))?
 }
 
 /// Sends a signal to a container's main process.
@@ -251,6 +261,7 @@ pub(crate) async fn kill(
     let entry = app.supervisor.containers.find(&name)?;
     let signal = query.signal.as_deref().unwrap_or("KILL").parse::<hc_spec::Signal>();
     let signal = signal.map_err(|error| Failure::invalid(error.to_string()))?;
+    entry.steady().await;
     if signal == hc_spec::Signal::KILL && entry.is_active() {
         app.supervisor.kill(&entry).await?;
         return Ok(axum::response::IntoResponse::into_response(DONE));

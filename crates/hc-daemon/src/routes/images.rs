@@ -320,13 +320,12 @@ impl Upload {
         let (sender, pieces) = mpsc::channel(UPLOAD_QUEUE);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
-                let piece = match frame.map(hyper::body::Frame::into_data) {
-                    Ok(Ok(data)) => Ok(data),
-                    Ok(Err(_)) => continue, // Trailers mean nothing here.
-                    Err(error) => Err(io::Error::other(error)),
-                };
-                if sender.send(piece).await.is_err() {
-                    return;
+                match frame.map(hyper::body::Frame::into_data) {
+                    // What nobody wants any more is read all the same: a connection that is closed
+                    // with bytes unread takes the answer away that is on its way to the client.
+                    Ok(Ok(data)) => drop(sender.send(Ok(data)).await),
+                    Ok(Err(_)) => {} // Trailers mean nothing here.
+                    Err(error) => return drop(sender.send(Err(io::Error::other(error))).await),
                 }
             }
         });
