@@ -2,20 +2,15 @@
 //! The driver: finds QEMU, and prepares VMs of it.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use hc_vmm::{Ability, Disk, Driver, Error, Nic, Result, Transport, Vm, VmSpec};
+use hc_vmm::{Ability, Disk, Driver, Error, Result, Transport, Vm, VmSpec};
+use hc_vmm_process::{BoxFuture, ChildVm, Inherited, Plan, Streams, User, files};
 
 use crate::clock::Moment;
-use crate::command::{Accelerator, Card, Drive, Machine, Wires};
-use crate::files;
-use crate::process::User;
+use crate::command::{Accelerator, Drive, Machine};
 use crate::program;
-use crate::vm::{Plan, QemuVm, Streams};
 
 /// `microvm` has eight places for devices; channel, random numbers, balloon and card take four.
 const MAX_MMIO_DISKS: usize = 4;
@@ -100,7 +95,7 @@ impl Driver for Qemu {
         let initramfs = files::open_readable("initramfs", &spec.initramfs, spec.confine)?;
         let (kernel, initramfs) = (inherited.file(kernel), inherited.file(initramfs));
         let failed = |source| Error::Host { vm: spec.name.clone(), what: "open streams", source };
-        let (streams, wires) = Wires::lay(&spec, &mut inherited).map_err(failed)?;
+        let (streams, wires) = Streams::lay(spec.nic.is_some(), &mut inherited).map_err(failed)?;
         let mut disks = Vec::new();
         for Disk { id, file, access } in &spec.disks {
             let failed = |source| Error::Host { vm: spec.name.clone(), what: "open disk", source };
@@ -122,60 +117,29 @@ impl Driver for Qemu {
             kernel_parameters: &spec.kernel_parameters,
             counter_khz,
             wires,
+            mac: spec.nic.map(|nic| nic.mac),
             disks,
         };
+        let program = self.program.clone();
         let plan = Plan {
-            program: self.program.clone(),
+            program: program.clone(),
             arguments: machine.arguments(),
-            inherited: inherited.descriptors,
+            inherited: inherited.descriptors(),
             user,
+            explain: Some(Box::new(move || too_old(program.clone()))),
         };
-        Ok(Box::new(QemuVm::new(spec.name, plan, streams)))
+        Ok(Box::new(ChildVm::new(spec.name, plan, streams)))
     }
 }
 
-/// What QEMU is going to inherit.
-#[derive(Default)]
-struct Inherited {
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Inherited {
-    /// Takes a file, and says under which number QEMU will find it.
-    fn file(&mut self, file: impl Into<OwnedFd>) -> RawFd {
-        let descriptor = file.into();
-        let number = descriptor.as_raw_fd();
-        self.descriptors.push(descriptor);
-        number
-    }
-
-    /// Makes a stream to QEMU: our end, non-blocking, and the number of the other.
-    fn stream(&mut self) -> io::Result<(UnixStream, RawFd)> {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        Ok((ours, self.file(theirs)))
-    }
-}
-
-impl Wires {
-    /// Makes the streams of a VM.
-    fn lay(spec: &VmSpec, inherited: &mut Inherited) -> io::Result<(Streams, Wires)> {
-        let (control, control_wire) = inherited.stream()?;
-        let (channel, channel_wire) = inherited.stream()?;
-        let (console, console_wire) = inherited.stream()?;
-        let (console_reader, console_copy) = UnixStream::pair()?;
-        console_reader.set_nonblocking(true)?;
-        console_copy.set_nonblocking(true)?;
-        let (network, card) = match spec.nic {
-            Some(Nic { mac }) => {
-                let (network, stream) = inherited.stream()?;
-                (Some(network), Some(Card { stream, mac }))
-            }
-            None => (None, None),
-        };
-        let wires =
-            Wires { control: control_wire, channel: channel_wire, console: console_wire, card };
-        let streams = Streams { control, channel, console, console_copy, console_reader, network };
-        Ok((streams, wires))
-    }
+/// Whether a QEMU that failed to start did so for its age. Asked only then, since asking is slow.
+fn too_old(program: PathBuf) -> BoxFuture<Option<Error>> {
+    Box::pin(async move {
+        let found = program::version(&program).await.ok()?;
+        (found < program::OLDEST).then(|| Error::TooOld {
+            path: program,
+            found: found.to_string(),
+            needed: program::OLDEST.to_string(),
+        })
+    })
 }

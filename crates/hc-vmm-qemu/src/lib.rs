@@ -9,24 +9,17 @@
 //! # Invariants
 //!
 //! - QEMU starts in `start`, not in `create`, so a created VM is a few open files and no process.
-//! - One task owns the process and all that is read from it (`supervisor.rs`). The VM's handle sends
-//!   it requests and sees the exit; when the handle goes, the task kills and reaps.
-//! - The kernel kills QEMU when the thread that started it ends. That thread is the runtime's.
-//! - What QEMU says is parsed under a limit, though it is trusted more than its guest.
+//! - The process, its streams and its end are `hc-vmm-process`'s, as for every hypervisor that is a
+//!   program.
 //!
 //! # Where to start
 //!
-//! `command.rs` says which machine it is; `supervisor.rs` how its end is told.
+//! `command.rs` says which machine it is.
 
 mod clock;
 mod command;
-mod control;
 mod driver;
-mod files;
-mod process;
 mod program;
-mod supervisor;
-mod vm;
 
 pub use command::Accelerator;
 pub use driver::Qemu;

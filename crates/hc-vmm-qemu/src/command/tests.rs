@@ -16,12 +16,8 @@ fn machine(accelerator: Accelerator, transport: Transport) -> Machine<'static> {
         initramfs: 11,
         kernel_parameters: "quiet hyper=1,2",
         counter_khz: Some(2_600_000),
-        wires: Wires {
-            control: 12,
-            channel: 13,
-            console: 14,
-            card: Some(Card { stream: 15, mac: [2, 0, 0, 0xab, 0, 1] }),
-        },
+        wires: Wires { control: 12, channel: 13, console: 14, network: Some(15) },
+        mac: Some([2, 0, 0, 0xab, 0, 1]),
         disks: vec![
             Drive { file: 16, id: "root", access: Access::ReadOnly },
             Drive { file: 17, id: "scratch", access: Access::Scratch },
@@ -58,12 +54,12 @@ fn microvm_under_emulation() {
             -name guest=web,,1
             -machine microvm,acpi=off,x-option-roms=off,dump-guest-core=off
             -accel tcg,tb-size=256
-            -cpu max,vendor=GenuineIntel,family=6,model=85,stepping=7
+            -cpu max,vendor=GenuineIntel,family=6,model=85,stepping=7,-erms,-fsrm
             -smp 2
             -m 256M
             -kernel /proc/self/fd/10
             -initrd /proc/self/fd/11
-            -append console=ttyS0 reboot=t panic=-1 acpi=off no_timer_check mitigations=off tsc_early_khz=2600000 tsc=reliable quiet hyper=1,2
+            -append console=ttyS0 reboot=t panic=-1 acpi=off no_timer_check lapic_timer_khz=1000000 mitigations=off tsc_early_khz=2600000 tsc=reliable quiet hyper=1,2
             -chardev socket,id=control,fd=12
             -mon chardev=control,mode=control
             -chardev socket,id=console,fd=14
@@ -92,7 +88,7 @@ fn microvm_under_emulation() {
 fn q35_under_kvm() {
     let mut machine = machine(Accelerator::Kvm, Transport::Pci);
     machine.disks.truncate(1);
-    machine.wires.card = None;
+    machine.wires.network = None;
     check(
         &machine,
         expect![[r#"
@@ -127,12 +123,12 @@ fn q35_under_kvm() {
 }
 
 #[test]
-fn a_single_emulated_processor_needs_one_timer() {
-    let check = |vcpus, transport, expected| {
-        let machine = Machine { vcpus, ..machine(Accelerator::Tcg, transport) };
-        assert_eq!(machine.parameters().contains("nolapic_timer"), expected);
+fn a_single_emulated_processor_keeps_its_locks() {
+    let check = |accelerator, vcpus, expected| {
+        let machine = Machine { vcpus, ..machine(accelerator, Transport::Mmio) };
+        assert_eq!(machine.parameters().contains("noreplace-smp"), expected);
     };
-    check(1, Transport::Mmio, true);
-    check(2, Transport::Mmio, false);
-    check(1, Transport::Pci, false);
+    check(Accelerator::Tcg, 1, true);
+    check(Accelerator::Tcg, 2, false);
+    check(Accelerator::Kvm, 1, false);
 }

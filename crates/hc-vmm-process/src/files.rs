@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files opened here so that QEMU, who may open none, can be handed them.
+//! Files opened here so that a hypervisor, who may open none, can be handed them.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -10,11 +10,11 @@ use std::path::Path;
 use hc_vmm::{Access, Confinement, Error, Result};
 use rustix::fs::{MemfdFlags, OFlags};
 
-/// Opens a file that QEMU will open again, by its descriptor's number, to read it.
+/// Opens a file that the hypervisor will read, or open again by its descriptor's number.
 ///
 /// Opening it again asks for the right to read, but not for the right to walk its path. A file that
 /// the hypervisor's user may not read, such as one that root keeps for itself, is copied to memory.
-pub(crate) fn open_readable(
+pub fn open_readable(
     what: &'static str,
     path: &Path,
     confine: Option<Confinement>,
@@ -50,9 +50,8 @@ fn copy_to_memory(what: &'static str, mut file: File) -> io::Result<File> {
 
 /// A handle of the disk with no more rights than the guest is to have.
 ///
-/// QEMU takes no writable handle for a read-only disk, and could not break its promise with this one
-/// even if the guest took it over.
-pub(crate) fn narrow(file: &File, access: Access) -> io::Result<File> {
+/// A hypervisor could not break the promise with this one even if the guest took it over.
+pub fn narrow(file: &File, access: Access) -> io::Result<File> {
     let mode = rustix::fs::fcntl_getfl(file)? & OFlags::ACCMODE;
     let wanted = if access == Access::ReadOnly { OFlags::RDONLY } else { OFlags::RDWR };
     if mode == wanted {
@@ -65,7 +64,7 @@ pub(crate) fn narrow(file: &File, access: Access) -> io::Result<File> {
 }
 
 /// The groups that somebody needs who is to open `/dev/kvm`.
-pub(crate) fn kvm_groups() -> Result<Vec<u32>> {
+pub fn kvm_groups() -> Result<Vec<u32>> {
     const DEVICE: &str = "/dev/kvm";
     const READ_WRITE: u32 = 0o6;
     let failed = |source| Error::File { what: "device", path: DEVICE.into(), source };

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The handle of one VM.
+//! The handle of one VM that is a child process.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,10 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::process::{Launch, User};
-use crate::program;
+use crate::streams::Streams;
 use crate::supervisor::{Ends, Request, Supervisor};
 
-/// How long QEMU may take to answer. It does so within milliseconds, unless it has to wait for disk
+/// How long a hypervisor may take to answer. It does so within milliseconds, unless it has to wait for disk
 /// requests under way, or the host is as busy as when it starts many VMs at once.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -24,29 +26,35 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const KILL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The process to be.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) inherited: Vec<OwnedFd>,
-    pub(crate) user: Option<User>,
+pub struct Plan {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments. Everybody on the host can read them.
+    pub arguments: Vec<String>,
+    /// What it inherits, under the same numbers.
+    pub inherited: Vec<OwnedFd>,
+    /// Whom it runs as, if not as its parent.
+    pub user: Option<User>,
+    /// Asked when the program ended before it answered for the first time: a better error than that,
+    /// if there is one.
+    pub explain: Option<Explain>,
 }
 
-/// Our ends of the streams.
-#[derive(Debug)]
-pub(crate) struct Streams {
-    pub(crate) control: UnixStream,
-    pub(crate) channel: UnixStream,
-    /// What comes from QEMU, what goes out again, and where the caller finds it.
-    pub(crate) console: UnixStream,
-    pub(crate) console_copy: UnixStream,
-    pub(crate) console_reader: UnixStream,
-    pub(crate) network: Option<UnixStream>,
+/// Finds out why a program cannot start, at leisure.
+pub type Explain = Box<dyn Fn() -> BoxFuture<Option<Error>> + Send + Sync>;
+
+/// A future of any kind.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("program", &self.program).finish_non_exhaustive()
+    }
 }
 
-/// One VM. The variants of [`State`] are its life.
+/// One VM in a process of its own. The variants of [`State`] are its life.
 #[derive(Debug)]
-pub(crate) struct QemuVm {
+pub struct ChildVm {
     name: String,
     state: State,
     exit: watch::Receiver<Option<Exit>>,
@@ -74,11 +82,13 @@ struct Created {
     exit: watch::Sender<Option<Exit>>,
 }
 
-impl QemuVm {
-    pub(crate) fn new(name: String, plan: Plan, streams: Streams) -> QemuVm {
+impl ChildVm {
+    /// A VM of which nothing runs yet.
+    #[must_use]
+    pub fn new(name: String, plan: Plan, streams: Streams) -> ChildVm {
         let (exit, exit_seen) = watch::channel(None);
         let Streams { control, channel, console, console_copy, console_reader, network } = streams;
-        QemuVm {
+        ChildVm {
             name,
             state: State::Created(Box::new(Created { plan, control, console, console_copy, exit })),
             exit: exit_seen,
@@ -88,7 +98,7 @@ impl QemuVm {
         }
     }
 
-    /// Sends a command and waits for QEMU's answer.
+    /// Sends a command and waits for the answer.
     async fn command(&self, name: &'static str, what: &'static str) -> Result<()> {
         let State::Started { requests, .. } = &self.state else {
             return Err(self.wrong_state(what));
@@ -145,7 +155,7 @@ impl Created {
             console_copy,
             stderr: stderr.try_into()?,
         };
-        let Plan { program, arguments, inherited, user } = plan;
+        let Plan { program, arguments, inherited, user, explain: _ } = plan;
         let stderr = stderr_of_child.into();
         let launch = Launch { program: &program, arguments: &arguments, inherited, stderr, user };
         let child = launch.spawn()?;
@@ -167,7 +177,7 @@ async fn ended(exit: &watch::Receiver<Option<Exit>>) -> Exit {
 }
 
 #[async_trait]
-impl Vm for QemuVm {
+impl Vm for ChildVm {
     async fn start(&mut self) -> Result<()> {
         const DURING: &str = "start";
         if !matches!(self.state, State::Created(_)) {
@@ -176,13 +186,15 @@ impl Vm for QemuVm {
         let State::Created(created) = std::mem::replace(&mut self.state, State::Spent) else {
             unreachable!("it was created a moment ago");
         };
-        let program = created.plan.program.clone();
-        self.state =
-            created.launch().map_err(|source| Error::Spawn { path: program.clone(), source })?;
-        // The guest boots while we wait: this is to learn of a QEMU that refuses its command line.
-        match self.command("qmp_capabilities", DURING).await {
-            Err(error @ Error::Ended { .. }) => Err(too_old(program).await.unwrap_or(error)),
-            result => result,
+        let mut created = created;
+        let (path, explain) = (created.plan.program.clone(), created.plan.explain.take());
+        self.state = created.launch().map_err(|source| Error::Spawn { path, source })?;
+        // The guest boots while we wait: this is to learn of a program that refuses its machine.
+        match (self.command("qmp_capabilities", DURING).await, explain) {
+            (Err(error @ Error::Ended { .. }), Some(explain)) => {
+                Err(explain().await.unwrap_or(error))
+            }
+            (result, _) => result,
         }
     }
 
@@ -237,7 +249,7 @@ impl Vm for QemuVm {
 }
 
 #[async_trait]
-impl Pause for QemuVm {
+impl Pause for ChildVm {
     async fn hold(&mut self) -> Result<()> {
         self.command("stop", "hold").await
     }
@@ -245,14 +257,4 @@ impl Pause for QemuVm {
     async fn release(&mut self) -> Result<()> {
         self.command("cont", "release").await
     }
-}
-
-/// Whether a QEMU that failed to start did so for its age. Asked only then, since asking is slow.
-async fn too_old(program: PathBuf) -> Option<Error> {
-    let found = program::version(&program).await.ok()?;
-    (found < program::OLDEST).then(|| Error::TooOld {
-        path: program,
-        found: found.to_string(),
-        needed: program::OLDEST.to_string(),
-    })
 }

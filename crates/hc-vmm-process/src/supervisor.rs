@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The task that owns a QEMU process: it reads all that QEMU and the guest say, passes requests on,
+//! The task that owns the process of a VM: it reads all that hypervisor and guest say, passes requests on,
 //! and publishes the exit.
 //!
 //! ```text
 //!            requests                    +-- stderr ---> tail
-//!  QemuVm ------------> [ supervisor ] <-+-- console --> tail, and the caller's stream
+//!  ChildVm ------------> [ supervisor ] <-+-- console --> tail, and the caller's stream
 //!         <------------                  +-- control --> replies, reason of the end
 //!             exit                       +-- wait -----> status
 //! ```
@@ -36,7 +36,7 @@ const READ_LEN: usize = 4096;
 pub(crate) enum Request {
     /// End the process.
     Kill,
-    /// Send this command; the answer is QEMU's, or its reason for a refusal.
+    /// Send this command; the answer is the hypervisor's, or its reason for a refusal.
     Command(&'static str, Reply),
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug, Default)]
 struct Evidence {
     killed: bool,
-    /// Whether the guest is off but for QEMU, which we ended for it.
+    /// Whether the guest is off but for its hypervisor, which we ended for it.
     down: bool,
     shutdown: Option<Shutdown>,
     console: Tail,
@@ -158,7 +158,7 @@ fn send(control: &UnixStream, name: &str, reply: Reply) -> Option<Reply> {
         Ok(written) if written == line.len() => return Some(reply),
         // Its end is about to be noticed, and says more than this error.
         Err(Errno::PIPE) => return Some(reply),
-        // Only a QEMU that reads nothing any more lets its socket fill up.
+        // Only a hypervisor that reads nothing any more lets its socket fill up.
         Ok(_) => refuse(Some(reply), "it reads no commands"),
         Err(error) => refuse(Some(reply), &error.to_string()),
     }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! QEMU's control protocol (QMP) as bytes in and messages out; the socket is the caller's.
+//! The control protocol as bytes in and messages out; the socket is the caller's.
+//!
+//! It is QMP, the QEMU Machine Protocol, as far as a VM needs it: JSON objects, one a line. Whatever
+//! hypervisor of ours is a process speaks it.
 
 use serde::Deserialize;
 
 /// Far more than any message we ask for; a greeting has about 200 bytes.
 const MAX_LINE_LEN: usize = 64 << 10;
 
-/// One message from QEMU.
+/// One message from the hypervisor.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     /// The last command succeeded.
@@ -24,11 +27,11 @@ pub(crate) enum Message {
 pub(crate) struct Shutdown {
     /// Whether the guest wanted it.
     pub(crate) guest: bool,
-    /// QEMU's word for it, such as `guest-reset`.
+    /// The hypervisor's word for it, such as `guest-reset`.
     pub(crate) reason: String,
 }
 
-/// QEMU broke its own protocol.
+/// The hypervisor broke the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Garbled;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The QEMU process: what it inherits, whom it runs as, and that it dies with us.
+//! The process of a VM: what it inherits, whom it runs as, and that it dies with us.
 #![expect(unsafe_code, reason = "code between fork and exec")]
 
 use std::io;
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{Gid, Uid};
 use tokio::process::{Child, Command};
 
-/// Descriptors QEMU may hold: a few for each device, plus what it inherits.
+/// Descriptors that it may hold: a few for each device, plus what it inherits.
 const MAX_DESCRIPTORS: u64 = 512;
 
-/// All that a new QEMU process is given.
+/// All that a new process is given.
 pub(crate) struct Launch<'a> {
     pub(crate) program: &'a Path,
     pub(crate) arguments: &'a [String],
@@ -28,10 +28,11 @@ pub(crate) struct Launch<'a> {
 
 /// An unprivileged user.
 #[derive(Clone, Debug)]
-pub(crate) struct User {
-    pub(crate) identity: Confinement,
+pub struct User {
+    /// User and group.
+    pub identity: Confinement,
     /// Groups besides its own, such as that of `/dev/kvm`.
-    pub(crate) groups: Vec<u32>,
+    pub groups: Vec<u32>,
 }
 
 impl Launch<'_> {
@@ -57,7 +58,7 @@ impl Launch<'_> {
     }
 }
 
-/// Turns the forked child into what QEMU is to be. Runs between fork and exec.
+/// Turns the forked child into what the hypervisor is to be. Runs between fork and exec.
 fn prepare(parent: Pid, inherited: &[OwnedFd], user: Option<&User>) -> io::Result<()> {
     // No terminal can reach it, nor it a terminal.
     rustix::process::setsid()?;
