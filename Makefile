@@ -2,6 +2,7 @@
 #
 #   make demo      build everything and run a container in its own virtual machine
 #   make test      run every test
+#   make lab       a shell in an emulated machine with a working /dev/kvm
 #   make lint      run every check that is no test
 #   make bench     measure, and print ratios
 #   make install   install below PREFIX (default /usr/local)
@@ -12,7 +13,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 GUEST := x86_64-unknown-linux-gnu
 SHARE = $(DESTDIR)$(PREFIX)/share
 
-.PHONY: demo test lint bench install dist packages-build
+.PHONY: demo test lab lint bench install dist packages-build
 
 demo: dist
 	@scripts/packages run demo
@@ -21,6 +22,10 @@ demo: dist
 test: dist
 	@scripts/packages run demo test
 	@scripts/test
+
+lab:
+	@scripts/packages run demo test
+	@lab/run kvm
 
 lint:
 	cargo fmt --all --check
