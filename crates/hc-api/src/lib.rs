@@ -50,7 +50,7 @@ pub use image::{
     ImageDetail, ImageProgress, ImageRef, ImageSummary, ImportQuery, PullPolicy, PullRequest,
     RemovedImage, TagRequest,
 };
-pub use system::{DriverReport, Info, Version};
+pub use system::{DriverReport, Info, KvmReport, KvmState, Version};
 
 /// What every path of this version of the API begins with.
 pub const PREFIX: &str = "/v1";

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::host::Wanted;
+
 /// Memory of a VM whose container names no limit: what a small service or build step wants, and
 /// host memory is only used once touched.
 const DEFAULT_MEMORY_MIB: u32 = 512;
@@ -30,7 +32,7 @@ pub(crate) struct Config {
     /// The kernel of pods that name none.
     pub(crate) kernel: Option<PathBuf>,
     /// The driver of pods that name none.
-    pub(crate) driver: Option<String>,
+    pub(crate) driver: Option<Wanted>,
     /// Memory of pods that name none, such as `512m`.
     memory: Option<String>,
     /// Whole CPUs of pods that name none.
@@ -116,8 +118,10 @@ mod tests {
         let config = Config::parse(path, "").unwrap();
         assert_eq!((config.memory_mib(), config.vcpus()), (512, 1));
         assert_eq!(config.boot_timeout_seconds(), 60);
-        let text = "memory = \"2g\"\ncpus = 3\nboot-timeout = 5";
+        assert_eq!(config.driver, None);
+        let text = "memory = \"2g\"\ncpus = 3\nboot-timeout = 5\ndriver = \"qemu\"";
         let config = Config::parse(path, text).unwrap();
+        assert_eq!(config.driver, Some(Wanted::Qemu));
         assert_eq!((config.memory_mib(), config.vcpus()), (2048, 3));
         assert_eq!(config.boot_timeout_seconds(), 5);
     }
@@ -130,5 +134,7 @@ mod tests {
         let error = Config::parse(path, "kernal = \"x\"").unwrap_err();
         assert!(hc_pod::chain(&error).contains("kernal"), "{error:?}");
         assert!(Config::parse(path, "memory = \"1m\"").is_err());
+        let error = Config::parse(path, "driver = \"bochs\"").unwrap_err();
+        assert!(hc_pod::chain(&error).contains("use one of"), "{error:?}");
     }
 }

@@ -5,19 +5,25 @@
 //! probe takes up to a fifth of a second where KVM is emulated, so it runs in the background from
 //! the daemon's start on, and the first pod waits for it at most.
 
+mod choice;
+mod report;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use hc_api::{DriverReport, ErrorKind};
+use hc_api::{DriverReport, ErrorKind, KvmReport};
 use hc_kernel::{Kernel, Requirements, Transport};
 use hc_kvm_probe::Probe;
 use hc_pod::chain;
-use hc_pod::config::{DriverConfig, TransportConfig};
+use hc_pod::config::TransportConfig;
+use hc_vmm::{Ability, Driver};
 use hc_vmm_qemu::{Accelerator, Qemu};
 use tokio::sync::OnceCell;
 
+pub(crate) use self::choice::{Choice, Wanted};
+use self::choice::{Findings, Hypervisor, Obstacle};
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 
@@ -28,16 +34,12 @@ const INIT: &str = "hyperstart";
 /// The name of the scratch disk's template there.
 const SCRATCH: &str = "scratch.template";
 
-/// The drivers that a user can name.
-const DRIVERS: [(&str, DriverConfig); 2] =
-    [("qemu-kvm", DriverConfig::QemuKvm), ("qemu-tcg", DriverConfig::QemuTcg)];
-
 /// The host.
 pub(crate) struct Host {
     lib_dir: PathBuf,
     cache_dir: PathBuf,
     kernel: PathBuf,
-    driver: Option<String>,
+    driver: Option<Wanted>,
     boot_timeout_seconds: u32,
     probe: OnceCell<Probe>,
     /// What was found out about kernels, with the times of kernel and init then.
@@ -52,20 +54,13 @@ pub(crate) struct Boot {
     pub(crate) transport: TransportConfig,
 }
 
-/// The driver for a pod, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Choice {
-    pub(crate) driver: DriverConfig,
-    pub(crate) reason: String,
-}
-
 impl Host {
     pub(crate) fn new(lib_dir: &Path, data_dir: &Path, config: &Config) -> Host {
         Host {
             lib_dir: lib_dir.to_owned(),
             cache_dir: data_dir.join("cache"),
             kernel: config.kernel.clone().unwrap_or_else(|| lib_dir.join(KERNEL)),
-            driver: config.driver.clone(),
+            driver: config.driver,
             boot_timeout_seconds: config.boot_timeout_seconds(),
             probe: OnceCell::new(),
             boots: Mutex::default(),
@@ -97,36 +92,36 @@ impl Host {
         self.probe.get_or_init(probe).await
     }
 
-    /// The driver for a pod that asks for `wanted`.
-    pub(crate) async fn choose(&self, wanted: Option<&str>) -> Result<Choice> {
-        match wanted.or(self.driver.as_deref()) {
-            Some(name) => named(name, self.probe().await),
-            None => Ok(probed(self.probe().await)),
-        }
+    /// The driver for a pod that asks for `wanted` and whose kernel finds its devices by `transport`.
+    pub(crate) async fn choose(
+        &self,
+        wanted: Option<&str>,
+        transport: TransportConfig,
+    ) -> Result<Choice> {
+        let wanted = match wanted {
+            Some(name) => Some(Wanted::try_from(name.to_owned())?),
+            None => self.driver,
+        };
+        self.findings().await.choose(wanted, transport)
     }
 
-    /// What was found about every driver.
-    pub(crate) async fn reports(&self) -> Vec<DriverReport> {
-        let probe = self.probe().await;
-        let qemu = Qemu::find(Accelerator::Tcg);
-        let (qemu_finding, qemu_hint) = match &qemu {
-            Ok(qemu) => (format!("found {}", qemu.program().display()), None),
-            Err(error) => (chain(error), error.hint().map(str::to_owned)),
-        };
-        vec![
-            DriverReport {
-                name: "qemu-kvm".into(),
-                usable: qemu.is_ok() && probe.is_usable(),
-                finding: format!("{probe}; {qemu_finding}"),
-                hint: probe.hint().map(str::to_owned).or_else(|| qemu_hint.clone()),
-            },
-            DriverReport {
-                name: "qemu-tcg".into(),
-                usable: qemu.is_ok(),
-                finding: format!("runs anywhere, slowly; {qemu_finding}"),
-                hint: qemu_hint,
-            },
-        ]
+    /// What was found about KVM and each driver, and the choice for a pod that names nothing.
+    pub(crate) async fn report(self: &Arc<Self>) -> (KvmReport, Vec<DriverReport>, Result<Choice>) {
+        // What is wrong with the kernel is told when it is used; it says nothing about drivers.
+        let boot = self.boot(None).await;
+        let transport = boot.map_or(TransportConfig::Mmio, |boot| boot.transport);
+        let findings = self.findings().await;
+        let choice = findings.choose(self.driver, transport);
+        (report::kvm(&findings.kvm), report::drivers(&findings), choice)
+    }
+
+    /// Programs are looked for each time, so that one that is installed later is found.
+    async fn findings(&self) -> Findings {
+        let qemu =
+            Qemu::find(Accelerator::Kvm).map(|qemu| hypervisor(qemu.program(), &qemu)).map_err(
+                |error| Obstacle { reason: chain(&error), hint: error.hint().map(str::to_owned) },
+            );
+        Findings { kvm: self.probe().await.clone(), qemu }
     }
 
     /// What a pod boots that asks for `kernel`. Looks into a kernel once, and again when it or the
@@ -190,76 +185,15 @@ impl Host {
     }
 }
 
-/// The best driver there is.
-fn probed(probe: &Probe) -> Choice {
-    if probe.is_usable() {
-        Choice { driver: DriverConfig::QemuKvm, reason: probe.to_string() }
-    } else {
-        Choice {
-            driver: DriverConfig::QemuTcg,
-            reason: format!("{probe}, so guests are translated by QEMU"),
-        }
-    }
-}
-
-/// The driver that was named, if it can be used.
-fn named(name: &str, probe: &Probe) -> Result<Choice> {
-    let name = if name == "qemu" { probed(probe).driver.key() } else { name };
-    let Some((_, driver)) = DRIVERS.iter().find(|(known, _)| *known == name) else {
-        let known = DRIVERS.map(|(name, _)| name).join(", ");
-        return Err(Failure::invalid(format!("unknown driver {name:?}: use one of qemu, {known}")));
-    };
-    if *driver == DriverConfig::QemuKvm && !probe.is_usable() {
-        let failure = Failure::new(
-            ErrorKind::Unsupported,
-            format!("driver qemu-kvm cannot be used here: {probe}"),
-        );
-        return Err(match probe.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        });
-    }
-    Ok(Choice { driver: *driver, reason: "it was asked for".into() })
-}
-
-trait Key {
-    /// The name by which a user asks for it.
-    fn key(self) -> &'static str;
-}
-
-impl Key for DriverConfig {
-    fn key(self) -> &'static str {
-        DRIVERS.iter().find(|(_, driver)| *driver == self).map_or("qemu", |(name, _)| name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kvm_is_chosen_only_where_it_is_real_and_the_reason_says_why_not() {
-        let real = Probe::Usable { loops_per_second: 3_000_000_000 };
-        assert_eq!(probed(&real).driver, DriverConfig::QemuKvm);
-        for probe in [
-            Probe::Emulated { loops_per_second: 1_000_000 },
-            Probe::NoPermission,
-            Probe::Absent,
-            Probe::Broken("no vCPU".into()),
-        ] {
-            let choice = probed(&probe);
-            assert_eq!(choice.driver, DriverConfig::QemuTcg);
-            assert!(choice.reason.contains(&probe.to_string()), "{}", choice.reason);
-        }
-    }
-
-    #[test]
-    fn a_driver_that_cannot_be_used_is_refused_with_the_reason() {
-        let error = named("qemu-kvm", &Probe::Absent).unwrap_err();
-        assert_eq!(error.0.kind, ErrorKind::Unsupported);
-        assert!(error.0.hint.is_some());
-        let error = named("bochs", &Probe::Absent).unwrap_err();
-        assert!(error.0.message.contains("qemu-tcg"), "{}", error.0.message);
-        assert_eq!(named("qemu", &Probe::Absent).unwrap().driver, DriverConfig::QemuTcg);
+fn hypervisor(program: &Path, driver: &dyn Driver) -> Hypervisor {
+    let transports = [
+        (TransportConfig::Mmio, hc_vmm::Transport::Mmio),
+        (TransportConfig::Pci, hc_vmm::Transport::Pci),
+    ];
+    let can = |transport| driver.abilities().contains(&Ability::Transport(transport));
+    let transports = transports.into_iter().filter(|(_, transport)| can(*transport));
+    Hypervisor {
+        program: program.to_owned(),
+        transports: transports.map(|(transport, _)| transport).collect(),
     }
 }

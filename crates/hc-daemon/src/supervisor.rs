@@ -83,8 +83,9 @@ impl Supervisor {
         }
         let record = &entry.record;
         let rootfs = self.rootfs(entry)?;
-        let choice = self.host.choose(record.request.driver.as_deref()).await?;
         let boot = self.host.boot(record.kernel.as_deref()).await?;
+        let wanted = record.request.driver.as_deref();
+        let choice = self.host.choose(wanted, boot.transport).await?;
         let config = self.pod_config(entry, rootfs, &choice, boot);
         self.containers.started(entry)?;
         if let Err(error) = spawn(&self.programs, entry, &config) {

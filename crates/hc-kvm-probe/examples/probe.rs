@@ -8,6 +8,9 @@ fn main() {
     let start = Instant::now();
     let probe = hc_kvm_probe::probe();
     println!("{probe} (asked for {:?})", start.elapsed());
+    if let Some(speed) = probe.speed() {
+        println!("{speed:?}");
+    }
     if let Some(hint) = probe.hint() {
         println!("hint: {hint}");
     }

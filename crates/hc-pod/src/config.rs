@@ -91,11 +91,14 @@ pub enum DriverConfig {
 }
 
 impl DriverConfig {
-    /// The name in tables and logs.
+    /// All of them, best first.
+    pub const ALL: [DriverConfig; 2] = [DriverConfig::QemuKvm, DriverConfig::QemuTcg];
+
+    /// The name that people ask for it by, and see.
     pub fn name(self) -> &'static str {
         match self {
-            DriverConfig::QemuKvm => "qemu (kvm)",
-            DriverConfig::QemuTcg => "qemu (tcg)",
+            DriverConfig::QemuKvm => "qemu-kvm",
+            DriverConfig::QemuTcg => "qemu-tcg",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-use hc_api::Info;
+use hc_api::{DriverReport, Info, KvmReport};
 use hc_paths::Paths;
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
@@ -30,11 +30,14 @@ const MEMORY_LOW: u64 = 640 << 20;
 /// The hypervisor of the built-in driver.
 const HYPERVISOR: &str = "qemu-system-x86_64";
 const KVM: &str = "/dev/kvm";
+const SLOW: &str = "pods run without it, but slowly";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Mark {
     Ok,
+    /// Not there, and nothing that has to be.
+    Off,
     Warn,
     Fail,
 }
@@ -42,7 +45,7 @@ enum Mark {
 /// What one look gave.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Verdict {
-    check: &'static str,
+    check: String,
     status: Mark,
     finding: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,19 +53,21 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn ok(check: &'static str, finding: impl Into<String>) -> Verdict {
-        Verdict { check, status: Mark::Ok, finding: finding.into(), fix: None }
+    fn ok(check: &str, finding: impl Into<String>) -> Verdict {
+        Verdict { check: check.into(), status: Mark::Ok, finding: finding.into(), fix: None }
     }
 
-    fn warn(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
-        Verdict { check, status: Mark::Warn, finding: finding.into(), fix: Some(fix.into()) }
+    fn warn(check: &str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        let fix = Some(fix.into());
+        Verdict { check: check.into(), status: Mark::Warn, finding: finding.into(), fix }
     }
 
-    fn fail(check: &'static str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
-        Verdict { check, status: Mark::Fail, finding: finding.into(), fix: Some(fix.into()) }
+    fn fail(check: &str, finding: impl Into<String>, fix: impl Into<String>) -> Verdict {
+        let fix = Some(fix.into());
+        Verdict { check: check.into(), status: Mark::Fail, finding: finding.into(), fix }
     }
 
-    fn from(check: &'static str, failure: &Failure, fix: &str) -> Verdict {
+    fn from(check: &str, failure: &Failure, fix: &str) -> Verdict {
         let fix = failure.hint().unwrap_or(fix);
         Verdict::fail(check, failure.to_string(), fix)
     }
@@ -72,11 +77,10 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
     let paths = hc_paths::current()?;
     let info: Result<Info> =
         async { context.client().await?.get(Target::new(&["info"])).await }.await;
-    let mut findings = vec![hypervisor(find_program(HYPERVISOR))];
-    match &info {
-        Ok(info) => findings.push(drivers(info)),
-        Err(_) => findings.push(kvm(&look_at_kvm())),
-    }
+    let mut findings = match &info {
+        Ok(info) => drivers(info),
+        Err(_) => vec![hypervisor(find_program(HYPERVISOR)), kvm(&look_at_kvm())],
+    };
     findings.extend(guest_files(&paths, info.as_ref().ok()));
     findings.push(runtime_dir(&paths));
     findings.push(data_dir(&paths.data_dir));
@@ -100,6 +104,7 @@ fn text(findings: &[Verdict]) -> String {
     for Verdict { check, status, finding, fix } in findings {
         let mark = match status {
             Mark::Ok => "OK  ",
+            Mark::Off => "OFF ",
             Mark::Warn => "WARN",
             Mark::Fail => "FAIL",
         };
@@ -129,28 +134,43 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
 }
 
-/// The daemon has tried the drivers; what it found counts more than what can be seen from outside.
-fn drivers(info: &Info) -> Verdict {
-    let chosen = info.drivers.iter().find(|driver| driver.name == info.driver);
-    let accelerated = !info.driver.contains("tcg");
-    let reason = format!("{}: {}", info.driver, info.driver_reason);
-    match chosen {
-        Some(driver) if !driver.usable => Verdict::fail(
-            "driver",
-            format!("{}: {}", driver.name, driver.finding),
-            driver.hint.clone().unwrap_or_else(|| "choose another with --driver".to_owned()),
-        ),
-        _ if accelerated => Verdict::ok("driver", reason),
-        _ => {
-            let hint = info
-                .drivers
-                .iter()
-                .filter(|driver| !driver.usable)
-                .find_map(|driver| driver.hint.clone());
-            let fix = hint.unwrap_or_else(|| "enable hardware virtualisation".to_owned());
-            Verdict::warn("driver", format!("{reason}; pods run, but slowly"), fix)
-        }
+/// The daemon has tried them; what it found counts more than what can be seen from outside.
+fn drivers(info: &Info) -> Vec<Verdict> {
+    let without = info.drivers.iter().any(|report| report.usable);
+    let mut verdicts = vec![probed_kvm(&info.kvm, without)];
+    verdicts.extend(info.drivers.iter().map(|report| driver(report, &info.kvm)));
+    verdicts.push(if info.drivers.iter().any(|report| report.name == info.driver) {
+        Verdict::ok("driver", format!("{}: {}", info.driver, info.driver_reason))
+    } else {
+        let fix = info.drivers.iter().rev().find_map(|report| report.hint.clone());
+        let fix = fix.unwrap_or_else(|| "choose another with --driver".to_owned());
+        Verdict::fail("driver", info.driver_reason.clone(), fix)
+    });
+    verdicts
+}
+
+/// `without` says whether pods run all the same where it is not usable.
+fn probed_kvm(kvm: &KvmReport, without: bool) -> Verdict {
+    let finding = kvm.finding.clone();
+    match &kvm.hint {
+        None => Verdict::ok(KVM, finding),
+        Some(hint) if kvm.usable || !without => Verdict::warn(KVM, finding, hint.clone()),
+        Some(hint) => Verdict::warn(KVM, format!("{finding}; {SLOW}"), hint.clone()),
     }
+}
+
+/// A driver that cannot be used is no fault where another can.
+fn driver(report: &DriverReport, kvm: &KvmReport) -> Verdict {
+    let finding = match &report.program {
+        Some(program) => format!("{}: {program}", report.finding),
+        None => report.finding.clone(),
+    };
+    if report.usable {
+        return Verdict::ok(&report.name, finding);
+    }
+    // What helps KVM is said there.
+    let fix = report.hint.clone().filter(|hint| kvm.hint.as_ref() != Some(hint));
+    Verdict { check: report.name.clone(), status: Mark::Off, finding, fix }
 }
 
 /// What can be seen of KVM from outside.
@@ -179,22 +199,21 @@ fn in_group_of(path: &Path) -> bool {
 }
 
 fn kvm(found: &Kvm) -> Verdict {
-    const SLOW: &str = "pods run without it, but slowly";
     match found {
-        Kvm::Opens => Verdict::ok("kvm", format!("{KVM} opens")),
+        Kvm::Opens => Verdict::ok(KVM, "it opens"),
         Kvm::Missing => Verdict::warn(
-            "kvm",
-            format!("there is no {KVM}; {SLOW}"),
+            KVM,
+            format!("this host has none; {SLOW}"),
             "enable virtualisation in the firmware, or nested virtualisation on the outer host",
         ),
         Kvm::Denied { in_group: false } => Verdict::warn(
-            "kvm",
-            format!("no permission for {KVM}; {SLOW}"),
+            KVM,
+            format!("this user may not open it; {SLOW}"),
             "run: sudo usermod -aG kvm $USER, and log in again",
         ),
         Kvm::Denied { in_group: true } => Verdict::warn(
-            "kvm",
-            format!("no permission for {KVM} in spite of its group; {SLOW}"),
+            KVM,
+            format!("this user may not open it, in spite of its group; {SLOW}"),
             format!("run: sudo chmod g+rw {KVM}"),
         ),
     }
@@ -206,7 +225,7 @@ fn guest_files(paths: &Paths, info: Option<&Info>) -> [Verdict; 2] {
     [guest_file("kernel", &kernel), guest_file("guest init", &paths.lib_dir.join("hyperstart"))]
 }
 
-fn guest_file(check: &'static str, path: &Path) -> Verdict {
+fn guest_file(check: &str, path: &Path) -> Verdict {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && access(path, Access::READ_OK).is_ok() => {

@@ -28,6 +28,7 @@ fn info_text(info: &Info) -> String {
         ("Version", info.version.clone()),
         ("Containers", format!("{} ({} running)", info.containers, info.running)),
         ("Images", info.images.to_string()),
+        ("KVM", info.kvm.finding.clone()),
         ("Driver", format!("{} ({})", info.driver, info.driver_reason)),
         ("Guest kernel", info.kernel.clone()),
         ("Data", info.data_dir.clone()),
@@ -50,7 +51,13 @@ fn info_text(info: &Info) -> String {
     text.push_str("Drivers:\n");
     for driver in &info.drivers {
         let mark = if driver.usable { "usable" } else { "not usable" };
-        let _ = writeln!(text, "  {}: {mark}: {}", driver.name, driver.finding);
+        let _ = write!(text, "  {}: {mark}: {}", driver.name, driver.finding);
+        match &driver.program {
+            Some(program) => {
+                let _ = writeln!(text, " ({program})");
+            }
+            None => text.push('\n'),
+        }
         if let Some(hint) = &driver.hint {
             let _ = writeln!(text, "    hint: {hint}");
         }

@@ -85,8 +85,11 @@ fn doctor_reports_and_fails_when_something_is_broken() {
     let info = json!({
         "version": "1", "containers": 0, "running": 0, "images": 0, "data_dir": "/d",
         "runtime_dir": "/r", "kernel": env!("CARGO_BIN_EXE_hyper"), "driver": "qemu-tcg",
-        "driver_reason": "no KVM", "drivers": [], "host_cpus": 1, "host_memory_bytes": 1,
-        "host_kernel": "6", "root": true
+        "driver_reason": "no KVM", "host_cpus": 1, "host_memory_bytes": 1, "host_kernel": "6",
+        "root": true,
+        "kvm": {"device": "/dev/kvm", "state": "absent", "usable": false, "finding": "no KVM",
+            "hint": "get one"},
+        "drivers": [{"name": "qemu-tcg", "usable": true, "finding": "QEMU"}]
     });
     daemon.answer("GET /v1/info", 200, &info);
     let lib = daemon.folder().join("lib");
@@ -101,12 +104,12 @@ fn doctor_reports_and_fails_when_something_is_broken() {
             let found = findings.iter().find(|finding| finding["check"] == check);
             found.unwrap()["status"].as_str().unwrap().to_owned()
         };
-        (done.status, of("guest init"), of("kernel"), of("driver"), of("daemon"))
+        (done.status, of("guest init"), of("kernel"), of("/dev/kvm"), of("driver"))
     };
     let own = |s: [&str; 4]| s.map(str::to_owned);
     let [fail, ok, warn, good] = own(["FAIL", "OK", "WARN", "OK"]);
     assert_eq!(doctor(), (1, fail, ok.clone(), warn.clone(), good.clone()));
     std::fs::write(lib.join("hyperstart"), "x").unwrap();
-    let (_, init, kernel, driver, daemon) = doctor();
-    assert_eq!((init, kernel, driver, daemon), (ok.clone(), ok, warn, good));
+    let (_, init, kernel, kvm, driver) = doctor();
+    assert_eq!((init, kernel, kvm, driver), (ok.clone(), ok, warn, good));
 }

@@ -47,11 +47,10 @@ pub(crate) async fn create(
         Ok::<_, hc_image::Error>(image)
     });
     let image = image.await.map_err(|error| Failure::host("cannot read the image", &error))??;
-    if let Some(driver) = &request.driver {
-        app.supervisor.host.choose(Some(driver)).await?;
-    }
-    if let Some(kernel) = &request.kernel {
-        app.supervisor.host.boot(Some(kernel.as_ref())).await?;
+    if request.driver.is_some() || request.kernel.is_some() {
+        let host = &app.supervisor.host;
+        let boot = host.boot(request.kernel.as_ref().map(AsRef::as_ref)).await?;
+        host.choose(request.driver.as_deref(), boot.transport).await?;
     }
     let name = match &request.name {
         Some(name) => Some(

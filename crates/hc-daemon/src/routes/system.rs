@@ -22,7 +22,8 @@ pub(crate) async fn version() -> Json<Version> {
 #[utoipa::path(get, path = "/info", responses((status = 200, body = Info)))]
 pub(crate) async fn info(State(app): State<App>) -> Answer<Info> {
     let host = &app.supervisor.host;
-    let (driver, driver_reason) = match host.choose(None).await {
+    let (kvm, drivers, choice) = host.report().await;
+    let (driver, driver_reason) = match choice {
         Ok(choice) => (choice.driver.name().to_owned(), choice.reason),
         Err(crate::failure::Failure(error)) => ("none".to_owned(), error.message),
     };
@@ -40,9 +41,10 @@ pub(crate) async fn info(State(app): State<App>) -> Answer<Info> {
         data_dir: app.paths.data_dir.display().to_string(),
         runtime_dir: app.paths.runtime_dir.display().to_string(),
         kernel: host.kernel().display().to_string(),
+        kvm,
         driver,
         driver_reason,
-        drivers: host.reports().await,
+        drivers,
         host_cpus: std::thread::available_parallelism()
             .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         host_memory_bytes: system.totalram * u64::from(system.mem_unit),

@@ -1,16 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-use expect_test::expect;
-use hc_api::DriverReport;
+use expect_test::{Expect, expect};
+use hc_api::KvmState;
 
 use super::*;
 
-fn info(driver: &str) -> Info {
-    let report = |name: &str, usable, hint: Option<&str>| DriverReport {
+const NESTED: &str = "enable nested virtualisation";
+
+fn kvm_report(state: KvmState, hint: Option<&str>) -> KvmReport {
+    KvmReport {
+        device: KVM.into(),
+        state,
+        usable: matches!(state, KvmState::Usable | KvmState::NoNestedPaging),
+        finding: format!("KVM is {state:?}"),
+        hint: hint.map(str::to_owned),
+        loops_per_second: None,
+        page_table_changes_per_second: None,
+        exits_per_second: None,
+    }
+}
+
+fn driver_report(name: &str, hint: Option<&str>) -> DriverReport {
+    let usable = hint.is_none();
+    DriverReport {
         name: name.into(),
         usable,
-        finding: format!("{name} was tried"),
+        finding: format!("{name} was looked for"),
+        program: usable.then(|| format!("/usr/bin/{name}")),
+        transports: Vec::new(),
         hint: hint.map(str::to_owned),
-    };
+    }
+}
+
+fn info(driver: &str, kvm: KvmReport, drivers: Vec<DriverReport>) -> Info {
     Info {
         version: "0.1.0".into(),
         containers: 0,
@@ -19,13 +40,10 @@ fn info(driver: &str) -> Info {
         data_dir: "/d".into(),
         runtime_dir: "/r".into(),
         kernel: "/k".into(),
+        kvm,
         driver: driver.into(),
-        driver_reason: "it is the fastest that works".into(),
-        drivers: vec![
-            report("qemu-kvm", driver == "qemu-kvm", Some("enable nested virtualisation")),
-            report("qemu-tcg", true, None),
-            report("broken", false, None),
-        ],
+        driver_reason: "it is the best that works".into(),
+        drivers,
         host_cpus: 2,
         host_memory_bytes: 1 << 30,
         host_kernel: "6.1".into(),
@@ -34,13 +52,66 @@ fn info(driver: &str) -> Info {
 }
 
 #[test]
+fn what_was_probed_each_driver_and_the_choice_are_told() {
+    let check = |driver, kvm, reports, expected: Expect| {
+        expected.assert_eq(&text(&drivers(&info(driver, kvm, reports))));
+    };
+    check(
+        "fast",
+        kvm_report(KvmState::Usable, None),
+        vec![driver_report("fast", None), driver_report("slow", Some("install slow"))],
+        expect![[r"
+            OK    /dev/kvm     KVM is Usable
+            OK    fast         fast was looked for: /usr/bin/fast
+            OFF   slow         slow was looked for
+                               fix: install slow
+            OK    driver       fast: it is the best that works
+        "]],
+    );
+    check(
+        "fast",
+        kvm_report(KvmState::NoNestedPaging, Some("load with npt=1")),
+        vec![driver_report("fast", None)],
+        expect![[r"
+            WARN  /dev/kvm     KVM is NoNestedPaging
+                               fix: load with npt=1
+            OK    fast         fast was looked for: /usr/bin/fast
+            OK    driver       fast: it is the best that works
+        "]],
+    );
+    check(
+        "slow",
+        kvm_report(KvmState::Emulated, Some(NESTED)),
+        vec![driver_report("fast", Some(NESTED)), driver_report("slow", None)],
+        expect![[r"
+            WARN  /dev/kvm     KVM is Emulated; pods run without it, but slowly
+                               fix: enable nested virtualisation
+            OFF   fast         fast was looked for
+            OK    slow         slow was looked for: /usr/bin/slow
+            OK    driver       slow: it is the best that works
+        "]],
+    );
+    check(
+        "none",
+        kvm_report(KvmState::Absent, Some(NESTED)),
+        vec![driver_report("fast", Some(NESTED)), driver_report("slow", Some("install slow"))],
+        expect![[r"
+            WARN  /dev/kvm     KVM is Absent
+                               fix: enable nested virtualisation
+            OFF   fast         fast was looked for
+            OFF   slow         slow was looked for
+                               fix: install slow
+            FAIL  driver       it is the best that works
+                               fix: install slow
+        "]],
+    );
+}
+
+#[test]
 fn every_finding_that_is_not_ok_says_what_to_do() {
     let findings = [
         hypervisor(Some("/usr/bin/qemu".into())),
         hypervisor(None),
-        drivers(&info("qemu-kvm")),
-        drivers(&info("qemu-tcg")),
-        drivers(&info("broken")),
         kvm(&Kvm::Opens),
         kvm(&Kvm::Missing),
         kvm(&Kvm::Denied { in_group: false }),
@@ -58,17 +129,12 @@ fn every_finding_that_is_not_ok_says_what_to_do() {
         OK    hypervisor   /usr/bin/qemu
         FAIL  hypervisor   qemu-system-x86_64 is not on PATH
                            fix: install it; on Debian: apt install qemu-system-x86
-        OK    driver       qemu-kvm: it is the fastest that works
-        WARN  driver       qemu-tcg: it is the fastest that works; pods run, but slowly
-                           fix: enable nested virtualisation
-        FAIL  driver       broken: broken was tried
-                           fix: choose another with --driver
-        OK    kvm          /dev/kvm opens
-        WARN  kvm          there is no /dev/kvm; pods run without it, but slowly
+        OK    /dev/kvm     it opens
+        WARN  /dev/kvm     this host has none; pods run without it, but slowly
                            fix: enable virtualisation in the firmware, or nested virtualisation on the outer host
-        WARN  kvm          no permission for /dev/kvm; pods run without it, but slowly
+        WARN  /dev/kvm     this user may not open it; pods run without it, but slowly
                            fix: run: sudo usermod -aG kvm $USER, and log in again
-        WARN  kvm          no permission for /dev/kvm in spite of its group; pods run without it, but slowly
+        WARN  /dev/kvm     this user may not open it, in spite of its group; pods run without it, but slowly
                            fix: run: sudo chmod g+rw /dev/kvm
         FAIL  kernel       /no/such/file: No such file or directory (os error 2)
                            fix: run make install again, or set HYPER_LIB to where the file is

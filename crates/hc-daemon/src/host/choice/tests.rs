@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::fmt::Write as _;
+
+use TransportConfig::{Mmio, Pci};
+use expect_test::{Expect, expect};
+use hc_kvm_probe::Speed;
+
+use super::*;
+
+fn speed(loops_per_second: u64) -> Speed {
+    Speed { loops_per_second, switches_per_second: 600_000, exits_per_second: 1_000_000 }
+}
+
+fn usable() -> Probe {
+    Probe::Usable(speed(3_000_000_000))
+}
+
+fn qemu(transports: &[TransportConfig]) -> Hypervisor {
+    Hypervisor { program: "/usr/bin/qemu".into(), transports: transports.to_vec() }
+}
+
+fn no_qemu() -> Obstacle {
+    let reason = "cannot find QEMU".into();
+    Obstacle { reason, hint: Some("apt install qemu".into()) }
+}
+
+/// Writes down what is chosen for each name, or for none, and why.
+#[track_caller]
+fn check(findings: Findings, transport: TransportConfig, expected: Expect) {
+    let mut table = String::new();
+    for name in [None, Some("qemu"), Some("qemu-kvm"), Some("qemu-tcg")] {
+        let wanted = name.map(|name| Wanted::try_from(name.to_owned()).unwrap());
+        let choice = match findings.choose(wanted, transport) {
+            Ok(Choice { driver, reason }) => format!("{}: {reason}", driver.name()),
+            Err(Failure(error)) => {
+                assert_eq!(error.kind, ErrorKind::Unsupported);
+                format!("error: {}\n  hint: {}", error.message, error.hint.unwrap())
+            }
+        };
+        let _ = writeln!(table, "{} -> {choice}", name.unwrap_or("-"));
+    }
+    expected.assert_eq(&table);
+}
+
+#[test]
+fn real_kvm_is_used() {
+    check(
+        Findings { kvm: usable(), qemu: Ok(qemu(&[Mmio, Pci])) },
+        Mmio,
+        expect![[r"
+        - -> qemu-kvm: KVM works: 3.0 billion loop turns a second
+        qemu -> qemu-kvm: KVM works: 3.0 billion loop turns a second
+        qemu-kvm -> qemu-kvm: it was asked for
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+}
+
+#[test]
+fn kvm_without_nested_paging_is_used_and_its_sentence_says_what_is_slow() {
+    let kvm = Probe::Shadowed(speed(3_000_000_000));
+    check(
+        Findings { kvm, qemu: Ok(qemu(&[Mmio, Pci])) },
+        Mmio,
+        expect![[r"
+        - -> qemu-kvm: KVM works without nested paging: 3.0 billion loop turns a second, but only 600.0 thousand changes of page tables
+        qemu -> qemu-kvm: KVM works without nested paging: 3.0 billion loop turns a second, but only 600.0 thousand changes of page tables
+        qemu-kvm -> qemu-kvm: it was asked for
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+}
+
+#[test]
+fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
+    let qemu = Ok(qemu(&[Mmio, Pci]));
+    let check = |kvm, expected| check(Findings { kvm, qemu: qemu.clone() }, Pci, expected);
+    check(
+        Probe::Emulated(speed(1_000_000)),
+        expect![[r"
+        - -> qemu-tcg: KVM only emulates guest kernels here: 1.0 million loop turns a second, so guests are translated by QEMU
+        qemu -> qemu-tcg: KVM only emulates guest kernels here: 1.0 million loop turns a second, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: KVM only emulates guest kernels here: 1.0 million loop turns a second
+          hint: enable nested virtualisation on the outer host
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+    check(
+        Probe::NoPermission,
+        expect![[r"
+        - -> qemu-tcg: this user may not open /dev/kvm, so guests are translated by QEMU
+        qemu -> qemu-tcg: this user may not open /dev/kvm, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: this user may not open /dev/kvm
+          hint: add yourself to the group of /dev/kvm, often kvm
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+    check(
+        Probe::Absent,
+        expect![[r"
+        - -> qemu-tcg: this host has no /dev/kvm, so guests are translated by QEMU
+        qemu -> qemu-tcg: this host has no /dev/kvm, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: this host has no /dev/kvm
+          hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+    check(
+        Probe::Busy,
+        expect![[r"
+        - -> qemu-tcg: another hypervisor has the processor's virtualisation, so guests are translated by QEMU
+        qemu -> qemu-tcg: another hypervisor has the processor's virtualisation, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: another hypervisor has the processor's virtualisation
+          hint: end the VMs of VirtualBox or VMware, or unload their modules
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+    check(
+        Probe::Broken("no vCPU".into()),
+        expect![[r"
+        - -> qemu-tcg: KVM does not work: no vCPU, so guests are translated by QEMU
+        qemu -> qemu-tcg: KVM does not work: no vCPU, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: KVM does not work: no vCPU
+          hint: look for kvm in the kernel's log
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+}
+
+#[test]
+fn a_kernel_that_a_hypervisor_cannot_boot_is_told_from_a_missing_hypervisor() {
+    // The Red Hat family's build.
+    check(
+        Findings { kvm: usable(), qemu: Ok(qemu(&[Pci])) },
+        Mmio,
+        expect![[r"
+            - -> error: no driver can run this pod here: not by qemu-kvm or qemu-tcg: it has no virtio-mmio, by which the kernel finds its devices
+              hint: use a kernel with PCI, or another driver
+            qemu -> error: driver qemu cannot be used here: not by qemu-kvm or qemu-tcg: it has no virtio-mmio, by which the kernel finds its devices
+              hint: use a kernel with PCI, or another driver
+            qemu-kvm -> error: driver qemu-kvm cannot be used here: it has no virtio-mmio, by which the kernel finds its devices
+              hint: use a kernel with PCI, or another driver
+            qemu-tcg -> error: driver qemu-tcg cannot be used here: it has no virtio-mmio, by which the kernel finds its devices
+              hint: use a kernel with PCI, or another driver
+        "]],
+    );
+    check(
+        Findings { kvm: usable(), qemu: Err(no_qemu()) },
+        Mmio,
+        expect![[r"
+            - -> error: no driver can run this pod here: not by qemu-kvm or qemu-tcg: cannot find QEMU
+              hint: apt install qemu
+            qemu -> error: driver qemu cannot be used here: not by qemu-kvm or qemu-tcg: cannot find QEMU
+              hint: apt install qemu
+            qemu-kvm -> error: driver qemu-kvm cannot be used here: cannot find QEMU
+              hint: apt install qemu
+            qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
+              hint: apt install qemu
+        "]],
+    );
+    check(
+        Findings { kvm: Probe::Absent, qemu: Err(no_qemu()) },
+        Mmio,
+        expect![[r"
+            - -> error: no driver can run this pod here: this host has no /dev/kvm; not by qemu-tcg: cannot find QEMU
+              hint: apt install qemu
+            qemu -> error: driver qemu cannot be used here: this host has no /dev/kvm; not by qemu-tcg: cannot find QEMU
+              hint: apt install qemu
+            qemu-kvm -> error: driver qemu-kvm cannot be used here: this host has no /dev/kvm
+              hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
+            qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
+              hint: apt install qemu
+        "]],
+    );
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_known_ones() {
+    let error = Wanted::try_from("bochs".to_owned()).unwrap_err();
+    expect![[r#"unknown driver "bochs": use one of qemu-kvm, qemu-tcg, qemu"#]]
+        .assert_eq(&error.to_string());
+    for driver in DriverConfig::ALL {
+        let wanted = Wanted::try_from(driver.name().to_owned()).unwrap();
+        assert_eq!(wanted, Wanted::One(driver));
+    }
+}
