@@ -14,6 +14,7 @@ use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 
 use super::Context;
+use super::system::{driver_hint, driver_text};
 use crate::args::DoctorArgs;
 use crate::client::Target;
 use crate::failure::{FAILED, Failure, Result};
@@ -161,15 +162,11 @@ fn probed_kvm(kvm: &KvmReport, without: bool) -> Verdict {
 
 /// A driver that cannot be used is no fault where another can.
 fn driver(report: &DriverReport, kvm: &KvmReport) -> Verdict {
-    let finding = match &report.program {
-        Some(program) => format!("{}: {program}", report.finding),
-        None => report.finding.clone(),
-    };
+    let finding = driver_text(report, kvm);
     if report.usable {
         return Verdict::ok(&report.name, finding);
     }
-    // What helps KVM is said there.
-    let fix = report.hint.clone().filter(|hint| kvm.hint.as_ref() != Some(hint));
+    let fix = driver_hint(report, kvm).map(str::to_owned);
     Verdict { check: report.name.clone(), status: Mark::Off, finding, fix }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use hc_api::{Info, Version};
+use hc_api::{DriverReport, Info, KvmReport, Version};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn info_text(info: &Info) -> String {
         ("Version", info.version.clone()),
         ("Containers", format!("{} ({} running)", info.containers, info.running)),
         ("Images", info.images.to_string()),
-        ("KVM", info.kvm.finding.clone()),
+        ("KVM", kvm_text(&info.kvm)),
         ("Driver", format!("{} ({})", info.driver, info.driver_reason)),
         ("Guest kernel", info.kernel.clone()),
         ("Data", info.data_dir.clone()),
@@ -51,18 +51,33 @@ fn info_text(info: &Info) -> String {
     text.push_str("Drivers:\n");
     for driver in &info.drivers {
         let mark = if driver.usable { "usable" } else { "not usable" };
-        let _ = write!(text, "  {}: {mark}: {}", driver.name, driver.finding);
-        match &driver.program {
-            Some(program) => {
-                let _ = writeln!(text, " ({program})");
-            }
-            None => text.push('\n'),
-        }
-        if let Some(hint) = &driver.hint {
+        let _ = writeln!(text, "  {}: {mark}: {}", driver.name, driver_text(driver, &info.kvm));
+        if let Some(hint) = driver_hint(driver, &info.kvm) {
             let _ = writeln!(text, "    hint: {hint}");
         }
     }
     text
+}
+
+fn kvm_text(kvm: &KvmReport) -> String {
+    match &kvm.hint {
+        Some(hint) => format!("{}\n{:<14}hint: {hint}", kvm.finding, ""),
+        None => kvm.finding.clone(),
+    }
+}
+
+/// What was found about a driver, without what has been said about KVM.
+pub(super) fn driver_text(driver: &DriverReport, kvm: &KvmReport) -> String {
+    match &driver.program {
+        Some(program) => format!("{} ({program})", driver.finding),
+        None if driver.finding == kvm.finding => "it needs KVM".to_owned(),
+        None => driver.finding.clone(),
+    }
+}
+
+/// What to do about a driver, beside what helps KVM.
+pub(super) fn driver_hint<'a>(driver: &'a DriverReport, kvm: &KvmReport) -> Option<&'a str> {
+    driver.hint.as_deref().filter(|hint| kvm.hint.as_deref() != Some(hint))
 }
 
 /// The client's version is known even where no daemon answers.

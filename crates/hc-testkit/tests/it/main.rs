@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod copy;
+mod driver;
 mod exec;
 mod faults;
 mod kernel;

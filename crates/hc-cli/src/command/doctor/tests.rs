@@ -19,15 +19,26 @@ fn kvm_report(state: KvmState, hint: Option<&str>) -> KvmReport {
     }
 }
 
-fn driver_report(name: &str, hint: Option<&str>) -> DriverReport {
-    let usable = hint.is_none();
+/// A driver that is there.
+fn found(name: &str) -> DriverReport {
     DriverReport {
         name: name.into(),
-        usable,
+        usable: true,
         finding: format!("{name} was looked for"),
-        program: usable.then(|| format!("/usr/bin/{name}")),
+        program: Some(format!("/usr/bin/{name}")),
         transports: Vec::new(),
-        hint: hint.map(str::to_owned),
+        hint: None,
+    }
+}
+
+/// One that cannot be used.
+fn unusable(name: &str, finding: &str, hint: &str) -> DriverReport {
+    DriverReport {
+        usable: false,
+        finding: finding.into(),
+        program: None,
+        hint: Some(hint.into()),
+        ..found(name)
     }
 }
 
@@ -59,11 +70,11 @@ fn what_was_probed_each_driver_and_the_choice_are_told() {
     check(
         "fast",
         kvm_report(KvmState::Usable, None),
-        vec![driver_report("fast", None), driver_report("slow", Some("install slow"))],
+        vec![found("fast"), unusable("slow", "slow is missing", "install slow")],
         expect![[r"
             OK    /dev/kvm     KVM is Usable
-            OK    fast         fast was looked for: /usr/bin/fast
-            OFF   slow         slow was looked for
+            OK    fast         fast was looked for (/usr/bin/fast)
+            OFF   slow         slow is missing
                                fix: install slow
             OK    driver       fast: it is the best that works
         "]],
@@ -71,35 +82,38 @@ fn what_was_probed_each_driver_and_the_choice_are_told() {
     check(
         "fast",
         kvm_report(KvmState::NoNestedPaging, Some("load with npt=1")),
-        vec![driver_report("fast", None)],
+        vec![found("fast")],
         expect![[r"
             WARN  /dev/kvm     KVM is NoNestedPaging
                                fix: load with npt=1
-            OK    fast         fast was looked for: /usr/bin/fast
+            OK    fast         fast was looked for (/usr/bin/fast)
             OK    driver       fast: it is the best that works
         "]],
     );
     check(
         "slow",
         kvm_report(KvmState::Emulated, Some(NESTED)),
-        vec![driver_report("fast", Some(NESTED)), driver_report("slow", None)],
+        vec![unusable("fast", "KVM is Emulated", NESTED), found("slow")],
         expect![[r"
             WARN  /dev/kvm     KVM is Emulated; pods run without it, but slowly
                                fix: enable nested virtualisation
-            OFF   fast         fast was looked for
-            OK    slow         slow was looked for: /usr/bin/slow
+            OFF   fast         it needs KVM
+            OK    slow         slow was looked for (/usr/bin/slow)
             OK    driver       slow: it is the best that works
         "]],
     );
     check(
         "none",
         kvm_report(KvmState::Absent, Some(NESTED)),
-        vec![driver_report("fast", Some(NESTED)), driver_report("slow", Some("install slow"))],
+        vec![
+            unusable("fast", "KVM is Absent", NESTED),
+            unusable("slow", "slow is missing", "install slow"),
+        ],
         expect![[r"
             WARN  /dev/kvm     KVM is Absent
                                fix: enable nested virtualisation
-            OFF   fast         fast was looked for
-            OFF   slow         slow was looked for
+            OFF   fast         it needs KVM
+            OFF   slow         slow is missing
                                fix: install slow
             FAIL  driver       it is the best that works
                                fix: install slow
