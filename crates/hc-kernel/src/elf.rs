@@ -91,7 +91,12 @@ pub(crate) enum Purpose {
 pub(crate) struct Segment {
     pub(crate) purpose: Purpose,
     pub(crate) offset: u64,
+    /// Length in the file.
     pub(crate) len: u64,
+    /// Physical address in memory.
+    pub(crate) address: u64,
+    /// Length in memory.
+    pub(crate) memory_len: u64,
 }
 
 /// The segments in `table` that we care about.
@@ -102,7 +107,13 @@ pub(crate) fn segments(table: &[u8]) -> impl Iterator<Item = Segment> {
             4 => Purpose::Note,
             _ => return None,
         };
-        Some(Segment { purpose, offset: u64_at(entry, 8)?, len: u64_at(entry, 32)? })
+        Some(Segment {
+            purpose,
+            offset: u64_at(entry, 8)?,
+            len: u64_at(entry, 32)?,
+            address: u64_at(entry, 24)?,
+            memory_len: u64_at(entry, 40)?,
+        })
     })
 }
 

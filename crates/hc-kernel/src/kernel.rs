@@ -255,18 +255,18 @@ fn describe(head: &[u8]) -> &'static str {
 }
 
 /// An ELF kernel whose header was read.
-struct ElfFile<'a> {
-    file: &'a File,
-    path: &'a Path,
+pub(crate) struct ElfFile<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) path: &'a Path,
 }
 
 impl ElfFile<'_> {
-    fn segments(&self, table: elf::Table) -> Result<Vec<Segment>, Error> {
+    pub(crate) fn segments(&self, table: elf::Table) -> Result<Vec<Segment>, Error> {
         let bytes = self.read(table.offset, table.len)?;
         Ok(elf::segments(&bytes).collect())
     }
 
-    fn pvh_entry(&self, segments: &[Segment]) -> Result<Option<u64>, Error> {
+    pub(crate) fn pvh_entry(&self, segments: &[Segment]) -> Result<Option<u64>, Error> {
         for segment in segments.iter().filter(|segment| segment.purpose == Purpose::Note) {
             let len = usize::try_from(segment.len).unwrap_or(usize::MAX).min(NOTES_MAX_LEN);
             if let Some(entry) = elf::pvh_entry(&self.read(segment.offset, len)?) {
@@ -311,7 +311,7 @@ impl ElfFile<'_> {
     }
 
     /// Reads `len` bytes from `at`, or what there is of them.
-    fn read(&self, at: u64, len: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read(&self, at: u64, len: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; len];
         let read = scan::read_up_to(self.file, at, u64::MAX, &mut bytes);
         bytes.truncate(read.map_err(Error::read(self.path))?);

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The queues of one device that is at work.
+
+use std::sync::Arc;
+
+use virtio_queue::{DescriptorChain, Queue, QueueT as _};
+use vm_memory::GuestAddress;
+
+use super::Buffers;
+use super::buffers::NotMemory;
+use crate::interrupt::Interrupt;
+use crate::memory::Memory;
+
+/// A request of the guest: what it says, and where the answer goes.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    queue: usize,
+    head: u16,
+    /// What the device may read.
+    pub(crate) readable: Buffers,
+    /// What it may write.
+    pub(crate) writable: Buffers,
+}
+
+/// Queues, the memory they are in, and the interrupt that belongs to them.
+pub(crate) struct Queues {
+    memory: Arc<Memory>,
+    all: Vec<Queue>,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Queues {
+    pub(crate) fn new(
+        memory: Arc<Memory>,
+        queues: Vec<Queue>,
+        interrupt: Arc<Interrupt>,
+    ) -> Queues {
+        Queues { memory, all: queues, interrupt }
+    }
+
+    /// The guest's memory.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The next request in a queue. What makes no sense is given back unread.
+    ///
+    /// With `None`, the guest is asked to tell when there is more.
+    pub(crate) fn pop(&mut self, index: usize) -> Option<Chain> {
+        let memory = Arc::clone(&self.memory);
+        let queue = self.all.get_mut(index).filter(|queue| queue.ready())?;
+        loop {
+            while let Some(chain) = queue.pop_descriptor_chain(&*memory) {
+                let head = chain.head_index();
+                match buffers(&memory, chain) {
+                    Ok((readable, writable)) => {
+                        return Some(Chain { queue: index, head, readable, writable });
+                    }
+                    Err(NotMemory) => {
+                        let _ = queue.add_used(&*memory, head, 0);
+                    }
+                }
+            }
+            // The guest may have added one in the meantime, and told nobody.
+            if !queue.enable_notification(&*memory).unwrap_or(false) {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the guest uses a queue at all.
+    pub(crate) fn is_ready(&self, index: usize) -> bool {
+        self.all.get(index).is_some_and(Queue::ready)
+    }
+
+    /// Puts a request back, as if it had not been taken. Only the one taken last can be.
+    pub(crate) fn undo(&mut self, chain: Chain) {
+        if let Some(queue) = self.all.get_mut(chain.queue) {
+            queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+        }
+    }
+
+    /// Gives a request back, with `written` bytes of answer. The guest is told by [`Queues::signal`].
+    pub(crate) fn done(&mut self, chain: Chain, written: usize) {
+        let Some(queue) = self.all.get_mut(chain.queue) else { return };
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        // Fails if the guest put the queue where it has no memory: then it will not hear of it.
+        let _ = queue.add_used(&*self.memory, chain.head, written);
+    }
+
+    /// Tells the guest of all that was given back, if it wants to be told.
+    pub(crate) fn signal(&mut self, index: usize) {
+        let Some(queue) = self.all.get_mut(index) else { return };
+        if queue.needs_notification(&*self.memory).unwrap_or(true) {
+            self.interrupt.buffers_used();
+        }
+    }
+}
+
+/// Sorts the descriptors of a chain by what may be done with them.
+fn buffers(
+    memory: &Memory,
+    chain: DescriptorChain<&Memory>,
+) -> Result<(Buffers, Buffers), NotMemory> {
+    let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
+    for descriptor in chain {
+        let side = if descriptor.is_write_only() { &mut writable } else { &mut readable };
+        let len = usize::try_from(descriptor.len()).map_err(|_| NotMemory)?;
+        side.push(memory, GuestAddress(descriptor.addr().0), len)?;
+    }
+    Ok((readable, writable))
+}

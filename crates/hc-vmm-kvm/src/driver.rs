@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The driver: opens what a machine needs, and describes it to the program that is to be it.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use hc_kernel::{Layout, LoadSegment};
+use hc_monitor::config;
+use hc_vmm::{Ability, Access, Confinement, Driver, Error, Result, Transport, Vm, VmSpec};
+use hc_vmm_process::{ChildVm, Inherited, Plan, Streams, Wires, files};
+use rustix::fs::MemfdFlags;
+
+const DEVICE: &str = "/dev/kvm";
+
+/// The name under which the guest finds its channel in `/sys/class/virtio-ports/*/name`.
+const CHANNEL_NAME: &str = "org.hyper.channel.0";
+
+/// What every kernel needs to be told about this machine.
+///
+/// A reset is how a guest ends the VM, so a panic has to lead to one, at once (`panic=-1`), and it is
+/// the keyboard controller that is asked for it (`reboot=k`). There is no ACPI and no PCI to look for.
+const KERNEL_PARAMETERS: &str = "console=ttyS0 reboot=k panic=-1 acpi=off pci=off";
+
+/// KVM, as this host has it.
+#[derive(Clone, Debug)]
+pub struct Kvm {
+    program: PathBuf,
+    abilities: BTreeSet<Ability>,
+}
+
+impl Kvm {
+    /// Uses the `hyper-vmm` at `program`. Whether KVM works is the caller's to know.
+    #[must_use]
+    pub fn at(program: PathBuf) -> Kvm {
+        let mut abilities =
+            BTreeSet::from([Ability::Pause, Ability::Network, Ability::Transport(Transport::Mmio)]);
+        if rustix::process::geteuid().is_root() {
+            abilities.insert(Ability::Confine);
+        }
+        Kvm { program, abilities }
+    }
+
+    /// The program that is the machine.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
+#[async_trait]
+impl Driver for Kvm {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn abilities(&self) -> &BTreeSet<Ability> {
+        &self.abilities
+    }
+
+    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
+        spec.check(self)?;
+        let mut inherited = Inherited::default();
+        let host = |what| {
+            let vm = spec.name.clone();
+            move |source| Error::Host { vm, what, source }
+        };
+        let (streams, wires) =
+            Streams::lay(spec.nic.is_some(), &mut inherited).map_err(host("open streams"))?;
+        let machine = describe(&spec, wires, &mut inherited)?;
+        let description = write(&machine).map_err(host("describe the machine"))?;
+        let number = inherited.file(description);
+        let plan = Plan {
+            program: self.program.clone(),
+            arguments: vec![number.to_string()],
+            inherited: inherited.descriptors(),
+            // It changes its user itself, once it has left the host's files.
+            user: None,
+            explain: None,
+        };
+        Ok(Box::new(ChildVm::new(spec.name, plan, streams)))
+    }
+}
+
+/// Opens all that the machine needs, and says what is what.
+fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<config::Machine> {
+    let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+    let kvm = device.map_err(|source| file_error("device", Path::new(DEVICE), source))?;
+    let mut disks = Vec::new();
+    for disk in &spec.disks {
+        let failed = |source| Error::Host { vm: spec.name.clone(), what: "open disk", source };
+        disks.push(config::Disk {
+            file: inherited.file(files::narrow(&disk.file, disk.access).map_err(failed)?),
+            id: disk.id.clone(),
+            read_only: disk.access == Access::ReadOnly,
+            durable: disk.access == Access::Durable,
+        });
+    }
+    let card = spec.nic.zip(wires.network);
+    Ok(config::Machine {
+        kvm: inherited.file(kvm),
+        control: wires.control,
+        console: wires.console,
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        kernel: kernel(&spec.kernel, inherited)?,
+        initramfs: inherited.file(open("initramfs", &spec.initramfs)?),
+        kernel_parameters: format!("{KERNEL_PARAMETERS} {}", spec.kernel_parameters),
+        channel: config::Channel { stream: wires.channel, name: CHANNEL_NAME.to_owned() },
+        disks,
+        card: card
+            .map(|(nic, stream)| config::Card { mac: nic.mac, link: config::Link::Stream(stream) }),
+        shares: Vec::new(),
+        user: spec.confine.map(|Confinement { uid, gid }| config::User { uid, gid }),
+    })
+}
+
+fn kernel(path: &Path, inherited: &mut Inherited) -> Result<config::Kernel> {
+    let file = open("kernel", path)?;
+    let layout = Layout::read(&file, path)
+        .map_err(|error| file_error("kernel", path, io::Error::other(error)))?;
+    let segments = layout.segments.into_iter();
+    Ok(config::Kernel {
+        file: inherited.file(file),
+        entry: layout.pvh_entry,
+        segments: segments
+            .map(|LoadSegment { offset, address, file_len, memory_len }| config::Segment {
+                offset,
+                address,
+                file_len,
+                memory_len,
+            })
+            .collect(),
+    })
+}
+
+/// Opens a file that the program will only read.
+fn open(what: &'static str, path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|source| file_error(what, path, source))?;
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file {
+        return Ok(file);
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidInput, "not a file");
+    Err(file_error(what, path, source))
+}
+
+fn file_error(what: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::File { what, path: path.to_owned(), source }
+}
+
+/// Puts the description into a file that has no name.
+fn write(machine: &config::Machine) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("machine", MemfdFlags::CLOEXEC)?);
+    serde_json::to_writer(&file, machine)?;
+    file.rewind()?;
+    Ok(file)
+}

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a machine's process may do, as the kernel sees it.
