@@ -19,6 +19,7 @@ use hc_kvm_probe::Probe;
 use hc_pod::chain;
 use hc_pod::config::TransportConfig;
 use hc_vmm::{Ability, Driver};
+use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
 use tokio::sync::OnceCell;
 
@@ -34,12 +35,17 @@ const INIT: &str = "hyperstart";
 /// The name of the scratch disk's template there.
 const SCRATCH: &str = "scratch.template";
 
+/// The program of the driver that is built in.
+const VMM: &str = "hyper-vmm";
+
 /// The host.
 pub(crate) struct Host {
     lib_dir: PathBuf,
     cache_dir: PathBuf,
     kernel: PathBuf,
     driver: Option<Wanted>,
+    /// The driver that is built in.
+    vmm: PathBuf,
     boot_timeout_seconds: u32,
     probe: OnceCell<Probe>,
     /// What was found out about kernels, with the times of kernel and init then.
@@ -55,12 +61,14 @@ pub(crate) struct Boot {
 }
 
 impl Host {
-    pub(crate) fn new(lib_dir: &Path, data_dir: &Path, config: &Config) -> Host {
+    /// `programs` is the folder of our own programs.
+    pub(crate) fn new(lib_dir: &Path, data_dir: &Path, programs: &Path, config: &Config) -> Host {
         Host {
             lib_dir: lib_dir.to_owned(),
             cache_dir: data_dir.join("cache"),
             kernel: config.kernel.clone().unwrap_or_else(|| lib_dir.join(KERNEL)),
             driver: config.driver,
+            vmm: programs.join(VMM),
             boot_timeout_seconds: config.boot_timeout_seconds(),
             probe: OnceCell::new(),
             boots: Mutex::default(),
@@ -121,7 +129,17 @@ impl Host {
             Qemu::find(Accelerator::Kvm).map(|qemu| hypervisor(qemu.program(), &qemu)).map_err(
                 |error| Obstacle { reason: chain(&error), hint: error.hint().map(str::to_owned) },
             );
-        Findings { kvm: self.probe().await.clone(), qemu }
+        Findings { kvm: self.probe().await.clone(), built_in: self.built_in(), qemu }
+    }
+
+    fn built_in(&self) -> Result<Hypervisor, Obstacle> {
+        match rustix::fs::access(&self.vmm, rustix::fs::Access::EXEC_OK) {
+            Ok(()) => Ok(hypervisor(&self.vmm, &Kvm::at(self.vmm.clone()))),
+            Err(error) => Err(Obstacle {
+                reason: format!("cannot run {}: {error}", self.vmm.display()),
+                hint: Some(format!("install {VMM} beside hyperd, as `make install` does")),
+            }),
+        }
     }
 
     /// What a pod boots that asks for `kernel`. Looks into a kernel once, and again when it or the

@@ -62,9 +62,9 @@ fn start() -> Result<Started> {
     let database = Database::open(&paths.data_dir.join("hyper.db"))?;
     let containers = Containers::load(database, paths.data_dir.clone(), paths.runtime_dir.clone())
         .map_err(|failure| anyhow::anyhow!(failure.0.message))?;
-    let host = Arc::new(Host::new(&paths.lib_dir, &paths.data_dir, &config));
-    let supervisor =
-        Arc::new(Supervisor { containers, host: Arc::clone(&host), programs: programs()?, store });
+    let programs = programs()?;
+    let host = Arc::new(Host::new(&paths.lib_dir, &paths.data_dir, &programs, &config));
+    let supervisor = Arc::new(Supervisor { containers, host: Arc::clone(&host), programs, store });
     supervisor.take_up();
     tokio::spawn(async move { host.probe().await.clone() });
     let listener = listen(&paths)?;

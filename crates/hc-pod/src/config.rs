@@ -84,6 +84,8 @@ pub struct VmConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriverConfig {
+    /// The one that is built in, with the host's virtualisation.
+    Kvm,
     /// QEMU with the host's virtualisation.
     QemuKvm,
     /// QEMU with its own translator.
@@ -92,11 +94,13 @@ pub enum DriverConfig {
 
 impl DriverConfig {
     /// All of them, best first.
-    pub const ALL: [DriverConfig; 2] = [DriverConfig::QemuKvm, DriverConfig::QemuTcg];
+    pub const ALL: [DriverConfig; 3] =
+        [DriverConfig::Kvm, DriverConfig::QemuKvm, DriverConfig::QemuTcg];
 
     /// The name that people ask for it by, and see.
     pub fn name(self) -> &'static str {
         match self {
+            DriverConfig::Kvm => "kvm",
             DriverConfig::QemuKvm => "qemu-kvm",
             DriverConfig::QemuTcg => "qemu-tcg",
         }

@@ -2,9 +2,11 @@
 //! Making a pod's VM: disks, network, driver.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use hc_usernet::{Dns, Network, Publish};
-use hc_vmm::{Access, Confinement, Disk, Driver, Nic, Transport, Vm, VmSpec};
+use hc_vmm::{Access, Confinement, Disk, Driver, Link, Nic, Transport, Vm, VmSpec};
+use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -70,9 +72,17 @@ impl Drop for Machine {
 
 fn driver(config: DriverConfig) -> Result<Box<dyn Driver>> {
     Ok(match config {
+        DriverConfig::Kvm => Box::new(Kvm::at(beside_us("hyper-vmm")?)),
         DriverConfig::QemuKvm => Box::new(Qemu::find(Accelerator::Kvm)?),
         DriverConfig::QemuTcg => Box::new(Qemu::find(Accelerator::Tcg)?),
     })
+}
+
+/// A program that is installed with this one.
+fn beside_us(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::io("cannot find the program's own file", &error))?;
+    Ok(own.with_file_name(name))
 }
 
 /// A stream that every driver owes for a VM that was asked to have it.
@@ -159,7 +169,8 @@ fn spec(config: &PodConfig, dir: &PodDir, network: Option<&Network>) -> Result<V
         vcpus: vm.vcpus,
         memory_mib: vm.memory_mib,
         disks: vec![rootfs, scratch],
-        nic: network.map(|network| Nic { mac: network.guest().mac }),
+        nic: network.map(|network| Nic { mac: network.guest().mac, link: Link::Owner }),
+        shares: Vec::new(),
         confine: vm.confine.map(|(uid, gid)| Confinement { uid, gid }),
     })
 }

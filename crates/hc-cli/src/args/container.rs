@@ -112,7 +112,7 @@ pub(crate) struct CreateFlags {
     /// Boot this kernel
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
-    /// Use this hypervisor driver
+    /// Use this hypervisor driver: `kvm`, `qemu-kvm`, `qemu-tcg`, or `qemu` for either of these
     #[arg(long)]
     pub(crate) driver: Option<String>,
     /// Connect it to nothing (`none`) or to the outside (`user`)

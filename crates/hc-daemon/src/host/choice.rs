@@ -88,6 +88,8 @@ pub(crate) struct Choice {
 pub(crate) struct Findings {
     /// What became of a guest under KVM.
     pub(crate) kvm: Probe,
+    /// Our own hypervisor, if it is installed.
+    pub(crate) built_in: Result<Hypervisor, Obstacle>,
     /// QEMU, if it is installed.
     pub(crate) qemu: Result<Hypervisor, Obstacle>,
 }
@@ -113,6 +115,7 @@ impl Findings {
     /// The driver's hypervisor, or why it can run no pod here.
     pub(crate) fn hypervisor(&self, driver: DriverConfig) -> Result<&Hypervisor, Obstacle> {
         let (installed, needs_kvm) = match driver {
+            DriverConfig::Kvm => (&self.built_in, true),
             DriverConfig::QemuKvm => (&self.qemu, true),
             DriverConfig::QemuTcg => (&self.qemu, false),
         };
@@ -181,8 +184,8 @@ impl Findings {
         match driver {
             DriverConfig::QemuTcg if passed.is_empty() => "it needs nothing of the host".into(),
             DriverConfig::QemuTcg => format!("{reasons}, so guests are translated by QEMU"),
-            DriverConfig::QemuKvm if passed.is_empty() => self.kvm.to_string(),
-            DriverConfig::QemuKvm => format!("{}; {reasons}", self.kvm),
+            DriverConfig::Kvm | DriverConfig::QemuKvm if passed.is_empty() => self.kvm.to_string(),
+            DriverConfig::Kvm | DriverConfig::QemuKvm => format!("{}; {reasons}", self.kvm),
         }
     }
 

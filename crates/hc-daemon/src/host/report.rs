@@ -41,6 +41,7 @@ pub(crate) fn drivers(findings: &Findings) -> Vec<DriverReport> {
 
 fn report(findings: &Findings, driver: DriverConfig) -> DriverReport {
     let what = match driver {
+        DriverConfig::Kvm => "built in, on the processor",
         DriverConfig::QemuKvm => "QEMU, on the processor",
         DriverConfig::QemuTcg => "QEMU, which translates guests: runs anywhere, slowly",
     };
