@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `make bench`: how fast and how small the programs in `dist/` are, beside a bare limit or a peer
 //! that is measured in the same run, because absolute times drift with the machine.
+//!
+//! Its arguments are an archive to import, and which parts to measure: all, where none is named.
 
 #![expect(clippy::unwrap_used, reason = "a panic ends the measurement")]
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
@@ -8,17 +10,27 @@
 mod exec;
 mod idle;
 mod import;
+mod instructions;
 mod start;
 mod table;
 
 use hc_testkit::Host;
 
 fn main() {
-    let archive = std::env::args().nth(1);
+    let mut arguments = std::env::args().skip(1);
+    let archive = arguments.next();
+    let wanted: Vec<String> = arguments.collect();
     let Some(host) = Host::new() else { return };
     host.busybox();
-    start::measure(&host);
-    exec::measure(&host);
-    import::measure(&host, archive.as_deref());
-    idle::measure(&host);
+    let is_wanted = |part| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    let measure = |part, measure: &dyn Fn(&Host)| {
+        if is_wanted(part) {
+            measure(&host);
+        }
+    };
+    measure("instructions", &instructions::measure);
+    measure("start", &start::measure);
+    measure("exec", &exec::measure);
+    measure("import", &|host| import::measure(host, archive.as_deref()));
+    measure("idle", &idle::measure);
 }

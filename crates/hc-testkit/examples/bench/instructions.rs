@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How many instructions a guest executes from reset to an init that is ready for its host, by phase.
+//!
+//! QEMU can make its count of executed instructions the guest's clock, one nanosecond each. Then the
+//! times in the kernel's log are counts, and the time stamp counter counts since the reset. They
+//! repeat within one in a hundred, on any machine under any load.
+//!
+//! # Limits
+//!
+//! While all of the guest waits for a device or a timer, the clock runs on: a few parts in a hundred
+//! of a start. Repeated string instructions count once for each repetition.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hc_testkit::Host;
+
+use crate::table::{figure, group};
+
+/// A kernel that tells when it is reached, to count what comes before.
+const FIRMWARE_PROBE: &str = include_str!("instructions/firmware.S");
+/// An init that tells when it is reached, and what was logged before.
+const INIT: &str = include_str!("instructions/init.c");
+
+/// What the driver says to a kernel under emulation, with the rate of this clock.
+const PARAMETERS: &str = "console=ttyS0 reboot=t panic=-1 acpi=off no_timer_check \
+     lapic_timer_khz=1000000 mitigations=off tsc_early_khz=1000000 tsc=reliable noreplace-smp";
+const PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=85,stepping=7,-erms,-fsrm";
+/// Logged by the kernel before it runs the init.
+const INIT_RUNS: &str = "Run /init as init process";
+/// Said by `hyperstart` when it has nothing left to do before the host speaks.
+const READY: &str = "ready for the host";
+/// A start takes a second in this mode, on a machine that is busy ten.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How many of the kernel's initialisers are listed.
+const LISTED: usize = 10;
+
+/// Phases of the kernel, each with a word from the line of the log that ends it.
+const PHASES: [(&str, &str); 4] = [
+    ("kernel: memory is found and mapped", "Memory: "),
+    ("kernel: scheduler, interrupts, processors", "smp: Bringing up secondary CPUs"),
+    ("kernel: initialisers", "Freeing unused kernel image (initmem)"),
+    ("kernel: its memory is protected", INIT_RUNS),
+];
+
+pub(crate) fn measure(host: &Host) {
+    group("instructions from reset to a guest that is ready, 128 MiB, in millions");
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = host.dist().join("lib/hyper/vmlinux");
+    let probe = firmware_probe(dir.path());
+    let hyperstart = host.dist().join("lib/hyper/hyperstart");
+    let probe_init = init(dir.path(), hyperstart.metadata().unwrap().len());
+    let probe_init = hc_kernel::initramfs::cached(dir.path(), &probe_init, &[]).unwrap();
+    let real_init = hc_kernel::initramfs::cached(dir.path(), &hyperstart, &[]).unwrap();
+    let boot = |kernel, initramfs, parameters| {
+        Boot { dir: dir.path(), kernel, initramfs, parameters }.output()
+    };
+
+    let digits = boot(&probe, &probe_init, "");
+    let firmware = digits.bytes().fold(0, |count, digit| count << 4 | u64::from(digit - b'A'));
+    let log = boot(&kernel, &probe_init, "quiet");
+    let mut counts = log.lines().filter_map(|line| line.trim().parse::<u64>().ok());
+    let (reached, counted) = (counts.next().unwrap(), counts.next().unwrap());
+    let log = Log::parse(&log);
+    let shown = Log::parse(&boot(&kernel, &real_init, "loglevel=7"));
+    let init = shown.at(READY) - shown.at(INIT_RUNS);
+
+    // The log's clock starts when the kernel has found the counter.
+    let clock_start = counted - log.at("init: counted");
+    let exec = reached - clock_start - log.at(INIT_RUNS);
+    millions("firmware", firmware);
+    millions("kernel: up to its clock", clock_start - firmware);
+    let mut before = 0;
+    for (phase, end) in PHASES {
+        let at = log.at(end);
+        millions(phase, at - before);
+        before = at;
+    }
+    millions("hyperstart: up to ready", init);
+    millions("total", clock_start + before + init);
+    millions("  of it, the exec of an init of one page", exec);
+    let (start, end) = (log.at("Unpacking initramfs"), log.at("Freeing initrd memory"));
+    millions("  of it, unpacking the initramfs", end - start);
+
+    let traced = boot(&kernel, &probe_init, "quiet initcall_debug log_buf_len=1M");
+    for (name, count) in Log::parse(&traced).initialisers().into_iter().take(LISTED) {
+        millions(&format!("  of it, {name}"), count);
+    }
+}
+
+fn millions(what: &str, instructions: u64) {
+    let hundredths = (instructions + 5_000) / 10_000;
+    figure(what, &format!("{}.{:02}", hundredths / 100, hundredths % 100), "");
+}
+
+/// A run of the driver's machine, with the devices of a pod, in which instructions are the time.
+struct Boot<'a> {
+    dir: &'a Path,
+    kernel: &'a Path,
+    initramfs: &'a Path,
+    parameters: &'a str,
+}
+
+impl Boot<'_> {
+    /// What the guest wrote to its serial port, up to its end or to an init that is ready.
+    fn output(&self) -> String {
+        let serial = self.dir.join("serial");
+        let _ = std::fs::remove_file(&serial);
+        let mut qemu = Command::new("qemu-system-x86_64")
+            .args(self.arguments(&serial))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        loop {
+            let ended = qemu.try_wait().unwrap();
+            let output = std::fs::read_to_string(&serial).unwrap_or_default();
+            if ended.is_some() {
+                return output;
+            }
+            let ready = output.contains(READY);
+            if ready || start.elapsed() > PATIENCE {
+                qemu.kill().unwrap();
+                qemu.wait().unwrap();
+                assert!(ready, "the guest is not ready in time; it said {output}");
+                return output;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn arguments(&self, serial: &Path) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = [
+            "-nodefaults -no-user-config -no-reboot -display none -smp 1 -m 128M",
+            "-machine microvm,acpi=off,x-option-roms=off,dump-guest-core=off",
+            "-accel tcg -icount shift=0,sleep=off -cpu",
+            PROCESSOR,
+            "-device virtio-serial-device,max_ports=2 -chardev null,id=channel",
+            "-device virtserialport,chardev=channel,name=org.hyper.channel.0",
+            "-device virtio-rng-device -device virtio-balloon-device,free-page-reporting=on",
+            "-netdev user,id=card,restrict=on -device virtio-net-device,netdev=card",
+        ]
+        .iter()
+        .flat_map(|words| words.split(' ').map(OsString::from))
+        .collect();
+        let mut serial_option = OsString::from("file:");
+        serial_option.push(serial);
+        arguments.extend(["-serial".into(), serial_option]);
+        arguments.extend(["-kernel".into(), self.kernel.into()]);
+        arguments.extend(["-initrd".into(), self.initramfs.into()]);
+        arguments.extend(["-append".into(), format!("{PARAMETERS} {}", self.parameters).into()]);
+        arguments
+    }
+}
+
+/// The kernel's log: each line with its time, in instructions.
+struct Log(Vec<(u64, String)>);
+
+impl Log {
+    /// Takes the lines that have a time: `<6>[    0.012345] text`, with or without a level.
+    fn parse(text: &str) -> Log {
+        let line = |line: &str| {
+            let (_, rest) = line.split_once('[')?;
+            let (time, text) = rest.split_once("] ")?;
+            let (seconds, micros) = time.trim().split_once('.')?;
+            let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
+            Some((micros * 1_000, text.trim_end().to_owned()))
+        };
+        Log(text.lines().filter_map(line).collect())
+    }
+
+    /// When the first line with `words` was logged.
+    fn at(&self, words: &str) -> u64 {
+        let found = self.0.iter().find(|(_, text)| text.contains(words));
+        found.unwrap_or_else(|| panic!("the guest's log lacks '{words}'")).0
+    }
+
+    /// The initialisers and what each took, the largest first. The kernel's own figures are in
+    /// ticks until it has chosen its clock, so these are distances of lines.
+    fn initialisers(&self) -> Vec<(String, u64)> {
+        let mut begun = BTreeMap::new();
+        let mut took = Vec::new();
+        for (at, text) in &self.0 {
+            let mut words = text.split([' ', '+']).filter(|word| !word.is_empty());
+            match (words.next(), words.next()) {
+                (Some("calling"), Some(name)) => {
+                    begun.insert(name, at);
+                }
+                (Some("initcall"), Some(name)) if text.contains(" returned ") => {
+                    if let Some(start) = begun.remove(name) {
+                        took.push((name.to_owned(), at - start));
+                    }
+                }
+                _ => {}
+            }
+        }
+        took.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        took
+    }
+}
+
+/// Builds the kernel that counts the firmware.
+fn firmware_probe(dir: &Path) -> PathBuf {
+    let options = ["-m32", "-Wl,--build-id=none", "-Wl,-Ttext-segment=0x200000"];
+    compile(dir, "firmware.S", FIRMWARE_PROBE, &options)
+}
+
+/// Builds the init that counts, as long as the real one, so that unpacking it takes as many.
+fn init(dir: &Path, len: u64) -> PathBuf {
+    let program = compile(dir, "init.c", INIT, &["-O1", "-fno-stack-protector"]);
+    File::options().write(true).open(&program).unwrap().set_len(len).unwrap();
+    program
+}
+
+/// Builds a program without a C library.
+fn compile(dir: &Path, name: &str, source: &str, options: &[&str]) -> PathBuf {
+    let (path, program) = (dir.join(name), dir.join(name).with_extension("out"));
+    std::fs::write(&path, source).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-nostdlib"]).args(options).arg("-o").args([&program, &path]);
+    assert!(compiler.status().unwrap().success());
+    program
+}
