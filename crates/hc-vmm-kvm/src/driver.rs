@@ -4,14 +4,19 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use hc_kernel::{Layout, LoadSegment};
 use hc_monitor::config;
-use hc_vmm::{Ability, Access, Confinement, Driver, Error, Result, Transport, Vm, VmSpec};
+use hc_vmm::{
+    Ability, Access, Confinement, Driver, Error, Link, Nic, Result, Transport, Vm, VmSpec,
+};
 use hc_vmm_process::{ChildVm, Inherited, Plan, Streams, Wires, files};
 use rustix::fs::MemfdFlags;
+
+use crate::tap;
 
 const DEVICE: &str = "/dev/kvm";
 
@@ -35,8 +40,14 @@ impl Kvm {
     /// Uses the `hyper-vmm` at `program`. Whether KVM works is the caller's to know.
     #[must_use]
     pub fn at(program: PathBuf) -> Kvm {
-        let mut abilities =
-            BTreeSet::from([Ability::Pause, Ability::Network, Ability::Transport(Transport::Mmio)]);
+        let mut abilities = BTreeSet::from([
+            Ability::Pause,
+            Ability::Network,
+            Ability::Socket,
+            Ability::Tap,
+            Ability::Share,
+            Ability::Transport(Transport::Mmio),
+        ]);
         if rustix::process::geteuid().is_root() {
             abilities.insert(Ability::Confine);
         }
@@ -59,16 +70,25 @@ impl Driver for Kvm {
         &self.abilities
     }
 
-    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
+    async fn create(&self, mut spec: VmSpec) -> Result<Box<dyn Vm>> {
         spec.check(self)?;
         let mut inherited = Inherited::default();
         let host = |what| {
             let vm = spec.name.clone();
             move |source| Error::Host { vm, what, source }
         };
-        let (streams, wires) =
-            Streams::lay(spec.nic.is_some(), &mut inherited).map_err(host("open streams"))?;
-        let machine = describe(&spec, wires, &mut inherited)?;
+        let nic = spec.nic.take();
+        let owner = matches!(nic, Some(Nic { link: Link::Owner, .. }));
+        let (streams, wires) = Streams::lay(owner, &mut inherited).map_err(host("open streams"))?;
+        let mut machine = describe(&spec, wires, &mut inherited)?;
+        if let Some(nic) = nic {
+            let card = card(nic, wires.network, &mut inherited);
+            machine.card = card.map_err(host("set up its network card"))?;
+        }
+        for share in std::mem::take(&mut spec.shares) {
+            let stream = inherited.file(share.server);
+            machine.shares.push(config::Share { tag: share.tag, stream });
+        }
         let description = write(&machine).map_err(host("describe the machine"))?;
         let number = inherited.file(description);
         let plan = Plan {
@@ -83,7 +103,7 @@ impl Driver for Kvm {
     }
 }
 
-/// Opens all that the machine needs, and says what is what.
+/// Opens all that the machine needs, but for what the spec has open, and says what is what.
 fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<config::Machine> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE);
     let kvm = device.map_err(|source| file_error("device", Path::new(DEVICE), source))?;
@@ -97,7 +117,6 @@ fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<co
             durable: disk.access == Access::Durable,
         });
     }
-    let card = spec.nic.zip(wires.network);
     Ok(config::Machine {
         kvm: inherited.file(kvm),
         control: wires.control,
@@ -109,11 +128,27 @@ fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<co
         kernel_parameters: format!("{KERNEL_PARAMETERS} {}", spec.kernel_parameters),
         channel: config::Channel { stream: wires.channel, name: CHANNEL_NAME.to_owned() },
         disks,
-        card: card
-            .map(|(nic, stream)| config::Card { mac: nic.mac, link: config::Link::Stream(stream) }),
+        card: None,
         shares: Vec::new(),
         user: spec.confine.map(|Confinement { uid, gid }| config::User { uid, gid }),
     })
+}
+
+/// A card, whose link to the owner is `stream`.
+fn card(
+    Nic { mac, link }: Nic,
+    stream: Option<RawFd>,
+    inherited: &mut Inherited,
+) -> io::Result<Option<config::Card>> {
+    let link = match link {
+        Link::Owner => stream.map(config::Link::Stream),
+        Link::Socket(socket) => Some(config::Link::Stream(inherited.file(socket))),
+        Link::Tap(device) => {
+            tap::prepare(&device)?;
+            Some(config::Link::Tap(inherited.file(device)))
+        }
+    };
+    Ok(link.map(|link| config::Card { mac, link }))
 }
 
 fn kernel(path: &Path, inherited: &mut Inherited) -> Result<config::Kernel> {

@@ -15,5 +15,6 @@
 //! `driver.rs`.
 
 mod driver;
+mod tap;
 
 pub use driver::Kvm;

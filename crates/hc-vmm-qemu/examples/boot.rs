@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory_mib: 128,
         disks: Vec::new(),
         nic: None,
+        shares: Vec::new(),
         confine: None,
     };
     let mut vm = Qemu::find(accelerator)?.create(spec).await?;

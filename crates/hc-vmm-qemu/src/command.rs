@@ -59,9 +59,24 @@ pub(crate) struct Machine<'a> {
     pub(crate) counter_khz: Option<u64>,
     /// QEMU's ends of the streams.
     pub(crate) wires: Wires,
-    /// The hardware address of the card, where there is one.
-    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) card: Option<Card>,
     pub(crate) disks: Vec<Drive<'a>>,
+}
+
+/// A network card, with its hardware address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Card {
+    pub(crate) mac: [u8; 6],
+    pub(crate) backend: Backend,
+}
+
+/// What a card's frames go through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Backend {
+    /// A stream socket.
+    Stream(RawFd),
+    /// A tap device.
+    Tap(RawFd),
 }
 
 #[derive(Debug)]
@@ -134,7 +149,7 @@ impl Machine<'_> {
     }
 
     fn streams(&self, line: &mut Line) {
-        let Wires { control, channel, console, network } = self.wires;
+        let Wires { control, channel, console, network: _ } = self.wires;
         line.option("-chardev", format!("socket,id=control,fd={control}"));
         line.option("-mon", "chardev=control,mode=control");
         line.option("-chardev", format!("socket,id=console,fd={console}"));
@@ -144,8 +159,15 @@ impl Machine<'_> {
         line.device("virtserialport", json!({ "chardev": "channel", "name": CHANNEL_NAME }));
         line.device(self.virtio("rng"), json!({}));
         line.device(self.virtio("balloon"), json!({ "free-page-reporting": true }));
-        if let (Some(stream), Some([a, b, c, d, e, f])) = (network, self.mac) {
-            line.option("-netdev", format!("stream,id=card,addr.type=fd,addr.str={stream}"));
+        if let Some(Card { mac: [a, b, c, d, e, f], backend }) = self.card {
+            let backend = match backend {
+                Backend::Stream(stream) => {
+                    format!("stream,id=card,addr.type=fd,addr.str={stream}")
+                }
+                // Without `vhost`, the host's kernel does not read the guest's queues.
+                Backend::Tap(tap) => format!("tap,id=card,fd={tap},vhost=off"),
+            };
+            line.option("-netdev", backend);
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             line.device(self.virtio("net"), json!({ "netdev": "card", "mac": mac }));
         }

@@ -2,14 +2,15 @@
 //! The driver: finds QEMU, and prepares VMs of it.
 
 use std::collections::BTreeSet;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use hc_vmm::{Ability, Disk, Driver, Error, Result, Transport, Vm, VmSpec};
+use hc_vmm::{Ability, Disk, Driver, Error, Link, Nic, Result, Transport, Vm, VmSpec};
 use hc_vmm_process::{BoxFuture, ChildVm, Inherited, Plan, Streams, User, files};
 
 use crate::clock::Moment;
-use crate::command::{Accelerator, Drive, Machine};
+use crate::command::{Accelerator, Backend, Card, Drive, Machine};
 use crate::program;
 
 /// `microvm` has eight places for devices; channel, random numbers, balloon and card take four.
@@ -35,8 +36,13 @@ impl Qemu {
     /// Uses the QEMU at `program`.
     #[must_use]
     pub fn at(program: PathBuf, accelerator: Accelerator) -> Qemu {
-        let mut abilities =
-            BTreeSet::from([Ability::Pause, Ability::Network, Ability::Transport(Transport::Pci)]);
+        let mut abilities = BTreeSet::from([
+            Ability::Pause,
+            Ability::Network,
+            Ability::Socket,
+            Ability::Tap,
+            Ability::Transport(Transport::Pci),
+        ]);
         if !program::is_red_hat(&program) {
             abilities.insert(Ability::Transport(Transport::Mmio));
         }
@@ -83,7 +89,7 @@ impl Driver for Qemu {
         &self.abilities
     }
 
-    async fn create(&self, spec: VmSpec) -> Result<Box<dyn Vm>> {
+    async fn create(&self, mut spec: VmSpec) -> Result<Box<dyn Vm>> {
         spec.check(self)?;
         if spec.transport == Transport::Mmio && spec.disks.len() > MAX_MMIO_DISKS {
             let reason = format!("more than {MAX_MMIO_DISKS} disks need a kernel with PCI");
@@ -95,7 +101,10 @@ impl Driver for Qemu {
         let initramfs = files::open_readable("initramfs", &spec.initramfs, spec.confine)?;
         let (kernel, initramfs) = (inherited.file(kernel), inherited.file(initramfs));
         let failed = |source| Error::Host { vm: spec.name.clone(), what: "open streams", source };
-        let (streams, wires) = Streams::lay(spec.nic.is_some(), &mut inherited).map_err(failed)?;
+        let nic = spec.nic.take();
+        let owner = matches!(nic, Some(Nic { link: Link::Owner, .. }));
+        let (streams, wires) = Streams::lay(owner, &mut inherited).map_err(failed)?;
+        let card = nic.and_then(|nic| card(nic, wires.network, &mut inherited));
         let mut disks = Vec::new();
         for Disk { id, file, access } in &spec.disks {
             let failed = |source| Error::Host { vm: spec.name.clone(), what: "open disk", source };
@@ -117,7 +126,7 @@ impl Driver for Qemu {
             kernel_parameters: &spec.kernel_parameters,
             counter_khz,
             wires,
-            mac: spec.nic.map(|nic| nic.mac),
+            card,
             disks,
         };
         let program = self.program.clone();
@@ -130,6 +139,16 @@ impl Driver for Qemu {
         };
         Ok(Box::new(ChildVm::new(spec.name, plan, streams)))
     }
+}
+
+/// A card, whose link to the owner is `stream`.
+fn card(Nic { mac, link }: Nic, stream: Option<RawFd>, inherited: &mut Inherited) -> Option<Card> {
+    let backend = match link {
+        Link::Owner => Backend::Stream(stream?),
+        Link::Socket(socket) => Backend::Stream(inherited.file(socket)),
+        Link::Tap(device) => Backend::Tap(inherited.file(device)),
+    };
+    Some(Card { mac, backend })
 }
 
 /// Whether a QEMU that failed to start did so for its age. Asked only then, since asking is slow.

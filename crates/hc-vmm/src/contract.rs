@@ -14,8 +14,10 @@
 mod disks;
 mod guest;
 mod life;
+mod links;
 mod owner;
 mod streams;
+mod tap;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -38,11 +40,13 @@ pub use life::{
     running_vm_dies_when_dropped, senseless_spec_is_refused, started_twice_is_refused,
     wait_can_be_cancelled,
 };
+pub use links::{
+    network_carries_frames_both_ways, socket_carries_frames_both_ways, tap_carries_frames_both_ways,
+};
 pub use owner::vm_dies_with_its_owner;
 pub use streams::{
     channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_clock_keeps_time,
-    guest_gets_its_share, network_carries_frames_both_ways, streams_are_given_once,
-    streams_end_with_the_vm,
+    guest_gets_its_share, streams_are_given_once, streams_end_with_the_vm,
 };
 
 use crate::{Access, Disk, Driver, Transport, Vm, VmSpec};
@@ -92,9 +96,11 @@ macro_rules! contract {
             running_vm_dies_when_dropped
             scratch_disk_reaches_its_file
             senseless_spec_is_refused
+            socket_carries_frames_both_ways
             started_twice_is_refused
             streams_are_given_once
             streams_end_with_the_vm
+            tap_carries_frames_both_ways
             trimmed_blocks_are_given_back
             wait_can_be_cancelled
         }
@@ -136,6 +142,7 @@ impl Bench {
             memory_mib: 96,
             disks: Vec::new(),
             nic: None,
+            shares: Vec::new(),
             confine: None,
         }
     }

@@ -51,7 +51,7 @@ pub trait Vm: Send {
     fn channel(&mut self) -> Option<UnixStream>;
 
     /// The Ethernet frames of the guest's card, non-blocking; once, then `None`. `None` as well if
-    /// the guest has no card.
+    /// the guest has no card, or one with another [`Link`](crate::Link) than to its owner.
     ///
     /// Either way a frame is preceded by its length as four big-endian bytes. Frames of up to 65,534
     /// bytes pass, which is an MTU of 65,520.
@@ -87,8 +87,14 @@ pub trait Pause: Send {
 pub enum Ability {
     /// Hold the processors of a running guest, and let them go on.
     Pause,
-    /// Give the guest a network card.
+    /// Give the guest a network card whose frames go to the VM's owner.
     Network,
+    /// Give it one whose frames go to a stream socket.
+    Socket,
+    /// Give it one whose frames go to a tap device.
+    Tap,
+    /// Let the guest mount folders of the host.
+    Share,
     /// Run as another user than the caller.
     Confine,
     /// Boot a kernel that finds its devices this way.
@@ -101,6 +107,9 @@ impl fmt::Display for Ability {
         f.write_str(match self {
             Ability::Pause => "pause a guest",
             Ability::Network => "give a guest a network card",
+            Ability::Socket => "connect a guest's network card to a socket",
+            Ability::Tap => "connect a guest's network card to a tap device",
+            Ability::Share => "share a folder with a guest",
             Ability::Confine => "run as another user",
             Ability::Transport(Transport::Mmio) => "boot a kernel by virtio-mmio",
             Ability::Transport(Transport::Pci) => "boot a kernel by virtio-pci",

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::driver::{Ability, Driver, Exit, Pause, Vm};
 use crate::error::{Error, Result};
-use crate::spec::{Disk, Nic, Transport, VmSpec};
+use crate::spec::{Disk, Link, Nic, Share, Transport, VmSpec};
 
 /// More VMs than any test starts without looking at the guests.
 const UNSEEN_GUESTS: usize = 1024;
@@ -33,13 +33,15 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// A driver with every ability, and the guests of the VMs it starts.
+    /// A driver with every ability but tap devices, and the guests of the VMs it starts.
     #[must_use]
     pub fn new() -> (Fake, mpsc::Receiver<Guest>) {
         let (guests, started) = mpsc::channel(UNSEEN_GUESTS);
         let abilities = BTreeSet::from([
             Ability::Pause,
             Ability::Network,
+            Ability::Socket,
+            Ability::Share,
             Ability::Confine,
             Ability::Transport(Transport::Mmio),
             Ability::Transport(Transport::Pci),
@@ -91,6 +93,8 @@ pub struct Guest {
     pub channel: UnixStream,
     /// The guest's end of its network card, framed as [`Vm::network`] says.
     pub network: Option<UnixStream>,
+    /// [`VmSpec::shares`].
+    pub shares: Vec<Share>,
     /// Where the guest writes its console.
     pub console: UnixStream,
     machine: Arc<Machine>,
@@ -197,10 +201,15 @@ impl FakeVm {
         let (channel, guest_channel) = stream_pair()?;
         let (console, guest_console) = stream_pair()?;
         let (network, guest_network) = match spec.nic {
-            Some(Nic { mac: _ }) => {
+            Some(Nic { link: Link::Owner, .. }) => {
                 stream_pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?
             }
-            None => (None, None),
+            Some(Nic { link: Link::Socket(socket), .. }) => {
+                socket.set_nonblocking(true)?;
+                (None, Some(socket))
+            }
+            // `VmSpec::check` refuses tap devices.
+            Some(Nic { link: Link::Tap(_), .. }) | None => (None, None),
         };
         let mut ends = vec![guest_channel.try_clone()?, guest_console.try_clone()?];
         if let Some(network) = &guest_network {
@@ -215,6 +224,7 @@ impl FakeVm {
             disks: spec.disks,
             channel: guest_channel,
             network: guest_network,
+            shares: spec.shares,
             console: guest_console,
             machine: Arc::clone(&machine),
         };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use crate::driver::{Ability, Driver};
@@ -31,6 +32,8 @@ pub struct VmSpec {
     pub disks: Vec<Disk>,
     /// The network card, if the guest gets one.
     pub nic: Option<Nic>,
+    /// Folders of the host that the guest can mount.
+    pub shares: Vec<Share>,
     /// Whom the hypervisor runs as; `None` leaves it the caller's own user.
     pub confine: Option<Confinement>,
 }
@@ -40,9 +43,11 @@ impl VmSpec {
     ///
     /// Every driver's `create` begins with this.
     pub fn check(&self, driver: &dyn Driver) -> Result<()> {
+        self.sense().map_err(|reason| Error::Spec { vm: self.name.clone(), reason })?;
         let needed = [
             Some(Ability::Transport(self.transport)),
-            self.nic.map(|_| Ability::Network),
+            self.nic.as_ref().map(|nic| nic.link.ability()),
+            (!self.shares.is_empty()).then_some(Ability::Share),
             self.confine.map(|_| Ability::Confine),
         ];
         for ability in needed.into_iter().flatten() {
@@ -50,7 +55,7 @@ impl VmSpec {
                 return Err(Error::Unsupported { driver: driver.name(), ability });
             }
         }
-        self.sense().map_err(|reason| Error::Spec { vm: self.name.clone(), reason })
+        Ok(())
     }
 
     fn sense(&self) -> Result<(), String> {
@@ -77,6 +82,16 @@ impl VmSpec {
             }
             if !ids.insert(id) {
                 return Err(format!("two disks have the id {id}"));
+            }
+        }
+        let mut tags = BTreeSet::new();
+        for Share { tag, .. } in &self.shares {
+            let printable = tag.bytes().all(|b| b.is_ascii_graphic());
+            if tag.is_empty() || tag.len() > Share::MAX_TAG_LEN || !printable {
+                return Err(format!("{tag:?} cannot be the tag of a shared folder"));
+            }
+            if !tags.insert(tag) {
+                return Err(format!("two shared folders have the tag {tag}"));
             }
         }
         Ok(())
@@ -121,11 +136,52 @@ pub enum Access {
     Durable,
 }
 
-/// A network card, whose frames pass through [`Vm::network`](crate::Vm::network).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A network card.
+#[derive(Debug)]
 pub struct Nic {
     /// The card's hardware address.
     pub mac: [u8; 6],
+    /// What its frames go through.
+    pub link: Link,
+}
+
+/// What the frames of a card go through. Whichever it is, the largest has 65,534 bytes.
+#[derive(Debug)]
+pub enum Link {
+    /// The stream that [`Vm::network`](crate::Vm::network) gives to the VM's owner.
+    Owner,
+    /// A stream socket to somebody else, such as `passt`, framed as the owner's is.
+    Socket(UnixStream),
+    /// A tap device: `/dev/net/tun`, attached with `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`.
+    Tap(File),
+}
+
+impl Link {
+    /// What a driver needs for it.
+    #[must_use]
+    pub fn ability(&self) -> Ability {
+        match self {
+            Link::Owner => Ability::Network,
+            Link::Socket(_) => Ability::Socket,
+            Link::Tap(_) => Ability::Tap,
+        }
+    }
+}
+
+/// A folder of the host, which the guest mounts as `virtiofs`.
+#[derive(Debug)]
+pub struct Share {
+    /// The name that the guest mounts it by; at most [`MAX_TAG_LEN`](Share::MAX_TAG_LEN) printable
+    /// ASCII characters.
+    pub tag: String,
+    /// Whoever serves it: FUSE requests come out of this stream socket, and answers go in. What a
+    /// guest may see and do is the server's to decide.
+    pub server: UnixStream,
+}
+
+impl Share {
+    /// What a virtio file system device has room for.
+    pub const MAX_TAG_LEN: usize = 36;
 }
 
 /// An unprivileged identity for the hypervisor's process. Only root can ask for one.

@@ -2,8 +2,12 @@
 //! A network card (virtio 1.2, 5.1), whose frames go through a stream socket or a tap device.
 //!
 //! A stream carries each frame after its length in four big-endian bytes, as QEMU's `stream` and
-//! `passt` do. It cannot carry work left to do, so checksums are complete and segments small. A tap
-//! device takes the card's own header, and with it all that Linux can leave to others.
+//! `passt` do. A tap device has the card's own header in front of each.
+//!
+//! # Invariants
+//!
+//! - No header of the guest's leaves the machine: the card offers to take over no work, so each
+//!   frame is complete, and its header is ours to write.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -47,7 +51,7 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Tap {
     device: OwnedFd,
-    /// With the card's header in front.
+    /// With the tap device's header in front.
     frame: Vec<u8>,
 }
 
@@ -98,17 +102,17 @@ impl Net {
                 break;
             }
             let Some(chain) = queues.pop(TO_HOST) else { break };
+            let (frame, memory) = (&chain.readable, queues.memory());
+            let len = frame.len().saturating_sub(HEADER_LEN);
             match &mut self.wire {
+                _ if !(1..=MAX_FRAME).contains(&len) => {}
                 Wire::Stream(stream) => {
-                    let len = chain.readable.len().saturating_sub(HEADER_LEN);
-                    if (1..=MAX_FRAME).contains(&len) {
-                        let bytes = stream.next_frame(len);
-                        chain.readable.read(queues.memory(), HEADER_LEN, bytes);
-                    }
+                    frame.read(memory, HEADER_LEN, stream.next_frame(len));
                 }
                 // A card may lose frames, and does where a tap takes no more.
                 Wire::Tap(tap) => {
-                    drop(chain.readable.drain(queues.memory(), 0, tap.device.as_fd()));
+                    let device = tap.device.as_fd();
+                    drop(frame.drain_after(&PLAIN_HEADER, memory, HEADER_LEN, device));
                 }
             }
             queues.done(chain, 0);
@@ -121,7 +125,8 @@ impl Net {
 }
 
 /// Puts a frame into as many buffers as it takes; says whether there were as many.
-fn deliver(queues: &mut Queues, (mut header, frame): ([u8; HEADER_LEN], &[u8])) -> bool {
+fn deliver(queues: &mut Queues, frame: &[u8]) -> bool {
+    let mut header = PLAIN_HEADER;
     let mut chains = Vec::new();
     let mut room = 0;
     while room < HEADER_LEN + frame.len() {
@@ -149,10 +154,10 @@ fn deliver(queues: &mut Queues, (mut header, frame): ([u8; HEADER_LEN], &[u8])) 
 }
 
 impl Wire {
-    /// The next frame and its header, if all of it is there. It stays until it is consumed.
-    fn receive(&mut self) -> Option<([u8; HEADER_LEN], &[u8])> {
+    /// The next frame, if all of it is there. It stays until it is consumed.
+    fn receive(&mut self) -> Option<&[u8]> {
         match self {
-            Wire::Stream(stream) => Some((PLAIN_HEADER, stream.receive()?)),
+            Wire::Stream(stream) => stream.receive(),
             Wire::Tap(tap) => tap.receive(),
         }
     }
@@ -171,14 +176,16 @@ impl Tap {
         Tap { device, frame: Vec::new() }
     }
 
-    fn receive(&mut self) -> Option<([u8; HEADER_LEN], &[u8])> {
-        if self.frame.is_empty() {
+    fn receive(&mut self) -> Option<&[u8]> {
+        while self.frame.len() <= HEADER_LEN {
             self.frame.resize(HEADER_LEN + MAX_FRAME, 0);
             let len = rustix::io::read(&self.device, &mut self.frame[..]).unwrap_or(0);
             self.frame.truncate(len);
+            if len == 0 {
+                return None;
+            }
         }
-        let (header, frame) = self.frame.split_first_chunk()?;
-        Some((*header, frame))
+        self.frame.get(HEADER_LEN..)
     }
 }
 

@@ -100,7 +100,7 @@ impl Buffers {
         offset: usize,
         from: BorrowedFd<'_>,
     ) -> io::Result<usize> {
-        self.vectored(memory, offset, |vectors, count| {
+        self.vectored(memory, &[], offset, |vectors, count| {
             // SAFETY: the vectors describe guest memory, which stays mapped, and in which no Rust
             // reference points.
             unsafe { libc::readv(from.as_raw_fd(), vectors, count) }
@@ -114,8 +114,19 @@ impl Buffers {
         offset: usize,
         to: BorrowedFd<'_>,
     ) -> io::Result<usize> {
-        self.vectored(memory, offset, |vectors, count| {
-            // SAFETY: as in `fill`.
+        self.drain_after(&[], memory, offset, to)
+    }
+
+    /// Writes `prefix`, and then the buffers from `offset` on, to a stream: once, in one piece.
+    pub(crate) fn drain_after(
+        &self,
+        prefix: &[u8],
+        memory: &Memory,
+        offset: usize,
+        to: BorrowedFd<'_>,
+    ) -> io::Result<usize> {
+        self.vectored(memory, prefix, offset, |vectors, count| {
+            // SAFETY: as in `fill`; the prefix is only read.
             unsafe { libc::writev(to.as_raw_fd(), vectors, count) }
         })
     }
@@ -123,7 +134,7 @@ impl Buffers {
     /// Reads all of the buffers from a place in a file.
     pub(crate) fn fill_at(&self, memory: &Memory, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
         self.all(|done| {
-            self.vectored(memory, done, |vectors, count| {
+            self.vectored(memory, &[], done, |vectors, count| {
                 let at = position(at, done);
                 // SAFETY: as in `fill`.
                 unsafe { libc::preadv64(file.as_raw_fd(), vectors, count, at) }
@@ -139,7 +150,7 @@ impl Buffers {
         at: u64,
     ) -> io::Result<()> {
         self.all(|done| {
-            self.vectored(memory, done, |vectors, count| {
+            self.vectored(memory, &[], done, |vectors, count| {
                 let at = position(at, done);
                 // SAFETY: as in `fill`.
                 unsafe { libc::pwritev64(file.as_raw_fd(), vectors, count, at) }
@@ -164,6 +175,7 @@ impl Buffers {
     fn vectored(
         &self,
         memory: &Memory,
+        prefix: &[u8],
         offset: usize,
         call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize,
     ) -> io::Result<usize> {
@@ -175,10 +187,11 @@ impl Buffers {
             .take(MAX_PIECES)
             .collect();
         let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard_mut).collect();
-        let vectors: Vec<libc::iovec> = guards
-            .iter()
-            .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
-            .collect();
+        let vector =
+            |base: *const u8, len| libc::iovec { iov_base: base.cast_mut().cast(), iov_len: len };
+        let own = (!prefix.is_empty()).then(|| vector(prefix.as_ptr(), prefix.len()));
+        let guests = guards.iter().map(|guard| vector(guard.as_ptr(), guard.len()));
+        let vectors: Vec<libc::iovec> = own.into_iter().chain(guests).collect();
         let count = libc::c_int::try_from(vectors.len()).map_err(io::Error::other)?;
         let done = call(vectors.as_ptr(), count);
         usize::try_from(done).map_err(|_| io::Error::last_os_error())

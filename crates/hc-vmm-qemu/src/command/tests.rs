@@ -17,7 +17,7 @@ fn machine(accelerator: Accelerator, transport: Transport) -> Machine<'static> {
         kernel_parameters: "quiet hyper=1,2",
         counter_khz: Some(2_600_000),
         wires: Wires { control: 12, channel: 13, console: 14, network: Some(15) },
-        mac: Some([2, 0, 0, 0xab, 0, 1]),
+        card: Some(Card { mac: [2, 0, 0, 0xab, 0, 1], backend: Backend::Stream(15) }),
         disks: vec![
             Drive { file: 16, id: "root", access: Access::ReadOnly },
             Drive { file: 17, id: "scratch", access: Access::Scratch },
@@ -88,7 +88,7 @@ fn microvm_under_emulation() {
 fn q35_under_kvm() {
     let mut machine = machine(Accelerator::Kvm, Transport::Pci);
     machine.disks.truncate(1);
-    machine.wires.network = None;
+    machine.card = None;
     check(
         &machine,
         expect![[r#"
@@ -120,6 +120,13 @@ fn q35_under_kvm() {
         -device {"drive":"disk0","driver":"virtio-blk-pci","rerror":"report","serial":"root","werror":"report"}
     "#]],
     );
+}
+
+#[test]
+fn card_may_be_a_tap_device() {
+    let card = Some(Card { mac: [2, 0, 0, 0, 0, 1], backend: Backend::Tap(15) });
+    let machine = Machine { card, ..machine(Accelerator::Kvm, Transport::Mmio) };
+    assert!(machine.arguments().contains(&"tap,id=card,fd=15,vhost=off".to_owned()));
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         memory_mib: 96,
         disks: Vec::new(),
         nic: None,
+        shares: Vec::new(),
         confine: None,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use hc_vmm::{Access, Confinement, Disk, Nic, Vm, VmSpec};
+use hc_vmm::{Access, Confinement, Disk, Link, Nic, Vm, VmSpec};
 
 use crate::bench;
 
@@ -35,7 +35,7 @@ fn inherited(process: u32) -> Vec<String> {
 fn spec(dir: &Path, disk: &Path) -> VmSpec {
     let file = fs::File::options().read(true).write(true).open(disk).unwrap();
     let mut spec = bench::spec(dir);
-    spec.nic = Some(Nic { mac: [2, 0, 0, 0, 0, 1] });
+    spec.nic = Some(Nic { mac: [2, 0, 0, 0, 0, 1], link: Link::Owner });
     spec.disks = vec![Disk { id: "root".to_owned(), file, access: Access::ReadOnly }];
     spec
 }

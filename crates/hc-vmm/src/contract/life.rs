@@ -2,14 +2,16 @@
 //! Promises about how a VM begins and ends.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::links::card;
 use super::{Bench, DEADLINE, Running, disk, in_time, run_dir};
-use crate::{Ability, Access, Error, Exit, Kind, Nic, Transport, Vm, VmSpec};
+use crate::{Ability, Access, Error, Exit, Kind, Link, Share, Transport, Vm, VmSpec};
 
 /// A change of a spec.
 type Change = dyn Fn(&mut VmSpec);
@@ -144,8 +146,10 @@ pub async fn held_guest_stands_still(bench: &Bench) {
 
 /// What a driver does not list, it refuses before anything is made.
 pub async fn missing_ability_is_refused(bench: &Bench) {
-    let uses: [(Ability, &Change); 3] = [
-        (Ability::Network, &|spec| spec.nic = Some(Nic { mac: [2, 0, 0, 0, 0, 1] })),
+    let uses: [(Ability, &Change); 5] = [
+        (Ability::Network, &|spec| spec.nic = Some(card(Link::Owner))),
+        (Ability::Socket, &|spec| spec.nic = Some(card(Link::Socket(socket())))),
+        (Ability::Share, &|spec| spec.shares = vec![share("folder")]),
         (Ability::Transport(Transport::Mmio), &|spec| spec.transport = Transport::Mmio),
         (Ability::Transport(Transport::Pci), &|spec| spec.transport = Transport::Pci),
     ];
@@ -165,7 +169,7 @@ pub async fn missing_ability_is_refused(bench: &Bench) {
 
 /// A spec without sense gives an error that says what is wrong.
 pub async fn senseless_spec_is_refused(bench: &Bench) {
-    let changes: [(&str, &Change); 5] = [
+    let changes: [(&str, &Change); 7] = [
         ("no processor", &|spec| spec.vcpus = 0),
         ("no memory", &|spec| spec.memory_mib = 0),
         ("control character", &|spec| spec.kernel_parameters.push('\n')),
@@ -176,6 +180,8 @@ pub async fn senseless_spec_is_refused(bench: &Bench) {
             let twin = || disk("twin", Access::ReadOnly, 4096, "");
             spec.disks = vec![twin(), twin()];
         }),
+        ("cannot be the tag", &|spec| spec.shares = vec![share("")]),
+        ("two shared folders", &|spec| spec.shares = vec![share("twin"), share("twin")]),
     ];
     for (reason, change) in changes {
         let dir = run_dir();
@@ -185,6 +191,15 @@ pub async fn senseless_spec_is_refused(bench: &Bench) {
         assert_eq!(error.kind(), Kind::InvalidArgument);
         assert!(error.to_string().contains(reason), "{error}");
     }
+}
+
+fn socket() -> UnixStream {
+    UnixStream::pair().unwrap().0
+}
+
+/// A folder that nobody serves.
+fn share(tag: &str) -> Share {
+    Share { tag: tag.to_owned(), server: socket() }
 }
 
 /// Waits for the end of a VM.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use super::links::card;
 use super::{Bench, in_time, run_dir};
-use crate::{Ability, Nic};
+use crate::{Ability, Link};
 
 /// More than every buffer on the way together.
 const ECHO_LEN: usize = 8 << 20;
@@ -22,9 +23,6 @@ const CLOCK_TEST: Duration = Duration::from_millis(500);
 
 /// Ten times what NTP can correct, and far less than a guest is off that counts timer interrupts.
 const CLOCK_ERROR: f64 = 0.005;
-
-/// A type of Ethernet frame that is free for experiments; the guest sends back no other.
-const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
 /// Any bytes, in any amount, arrive unchanged in order.
 pub async fn channel_carries_bytes_both_ways(bench: &Bench) {
@@ -86,7 +84,7 @@ pub async fn streams_are_given_once(bench: &Bench) {
 /// Who reads learns of the end without asking for it.
 pub async fn streams_end_with_the_vm(bench: &Bench) {
     let nic = bench.driver.abilities().contains(&Ability::Network);
-    let mut running = bench.boot(|spec| spec.nic = nic.then_some(card())).await;
+    let mut running = bench.boot(|spec| spec.nic = nic.then(|| card(Link::Owner))).await;
     let mut streams = vec![UnixStream::from_std(running.vm.console().unwrap()).unwrap()];
     streams.extend(running.vm.network().map(|stream| UnixStream::from_std(stream).unwrap()));
     running.vm.kill().await.unwrap();
@@ -97,32 +95,6 @@ pub async fn streams_end_with_the_vm(bench: &Bench) {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
-    }
-}
-
-/// Frames of every size that Linux makes come through whole, one by one.
-pub async fn network_carries_frames_both_ways(bench: &Bench) {
-    if !bench.driver.abilities().contains(&Ability::Network) {
-        return;
-    }
-    let mut running = bench.boot(|spec| spec.nic = Some(card())).await;
-    let mut network = UnixStream::from_std(running.vm.network().unwrap()).unwrap();
-    assert!(running.vm.network().is_none());
-    let payloads = [46, 47, 1000, 1500, 9000, 65520];
-    assert_eq!(running.ask(&format!("bounce {}", payloads.len())).await, "ok");
-    for len in payloads {
-        let peer = [2, 0, 0, 0, 0, 2];
-        let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
-        let sent = [&card().mac[..], &peer, &EXPERIMENTAL, &payload].concat();
-        send_frame(&mut network, &sent).await;
-        let expected = [&peer[..], &card().mac, &EXPERIMENTAL, &payload].concat();
-        let received = loop {
-            let frame = in_time("receive a frame", receive_frame(&mut network)).await;
-            if frame.get(12..14) == Some(&EXPERIMENTAL) {
-                break frame;
-            }
-        };
-        assert_eq!(received, expected, "frame of {len} bytes");
     }
 }
 
@@ -146,21 +118,4 @@ pub async fn console_reader_may_be_slow(bench: &Bench) {
     assert!(said.await.contains("hello-console"));
     assert_eq!(running.ask(&format!("flood {FLOOD_KIB}")).await, "ok");
     assert_eq!(running.ask("cpus").await, "1");
-}
-
-fn card() -> Nic {
-    Nic { mac: [2, 0, 0, 0, 0, 1] }
-}
-
-async fn send_frame(network: &mut UnixStream, frame: &[u8]) {
-    let len = u32::try_from(frame.len()).unwrap();
-    network.write_all(&len.to_be_bytes()).await.unwrap();
-    network.write_all(frame).await.unwrap();
-}
-
-async fn receive_frame(network: &mut UnixStream) -> Vec<u8> {
-    let len = network.read_u32().await.unwrap();
-    let mut frame = vec![0; usize::try_from(len).unwrap()];
-    network.read_exact(&mut frame).await.unwrap();
-    frame
 }

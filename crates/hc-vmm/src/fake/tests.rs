@@ -65,6 +65,7 @@ async fn the_test_sees_what_the_caller_asked_for() {
         memory_mib: 64,
         disks: Vec::new(),
         nic: None,
+        shares: Vec::new(),
         confine: None,
     };
     let mut vm = fake.create(spec).await.unwrap();
