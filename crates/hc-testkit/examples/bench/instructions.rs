@@ -162,15 +162,31 @@ struct Log(Vec<(u64, String)>);
 
 impl Log {
     /// Takes the lines that have a time: `<6>[    0.012345] text`, with or without a level.
+    ///
+    /// Until the kernel trusts the counter, it keeps the log's clock within the tick, and loses up to
+    /// a tick now and then. Then it says how much that was in all, and goes on from there; here the
+    /// clock goes on as if nothing had been lost.
     fn parse(text: &str) -> Log {
-        let line = |line: &str| {
-            let (_, rest) = line.split_once('[')?;
-            let (time, text) = rest.split_once("] ")?;
-            let (seconds, micros) = time.trim().split_once('.')?;
-            let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
-            Some((micros * 1_000, text.trim_end().to_owned()))
-        };
-        Log(text.lines().filter_map(line).collect())
+        let mut lost = 0;
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            let Some((at, text)) = Log::line(line) else { continue };
+            if let Some((_, nanos)) = text.rsplit_once(", -")
+                && text.starts_with("sched_clock: Marking stable")
+            {
+                lost = nanos.trim_end_matches(')').parse().unwrap_or(0);
+            }
+            lines.push((at + lost, text.to_owned()));
+        }
+        Log(lines)
+    }
+
+    fn line(line: &str) -> Option<(u64, &str)> {
+        let (_, rest) = line.split_once('[')?;
+        let (time, text) = rest.split_once("] ")?;
+        let (seconds, micros) = time.trim().split_once('.')?;
+        let micros = seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?;
+        Some((micros * 1_000, text.trim_end()))
     }
 
     /// When the first line with `words` was logged.
@@ -179,21 +195,30 @@ impl Log {
         found.unwrap_or_else(|| panic!("the guest's log lacks '{words}'")).0
     }
 
-    /// The initialisers and what each took, the largest first. The kernel's own figures are in
-    /// ticks until it has chosen its clock, so these are distances of lines.
+    /// The initialisers and what each took, the largest first.
+    ///
+    /// The kernel's own figures are in ticks until it takes its time from the counter; for those
+    /// before, the distance of the lines has to do.
     fn initialisers(&self) -> Vec<(String, u64)> {
         let mut begun = BTreeMap::new();
+        let mut is_precise = false;
         let mut took = Vec::new();
         for (at, text) in &self.0 {
+            is_precise |= text.contains("Switched to clocksource tsc");
             let mut words = text.split([' ', '+']).filter(|word| !word.is_empty());
             match (words.next(), words.next()) {
                 (Some("calling"), Some(name)) => {
-                    begun.insert(name, at);
+                    begun.insert(name, (at, is_precise));
                 }
-                (Some("initcall"), Some(name)) if text.contains(" returned ") => {
-                    if let Some(start) = begun.remove(name) {
-                        took.push((name.to_owned(), at - start));
-                    }
+                (Some("initcall"), Some(name)) => {
+                    let Some((start, was_precise)) = begun.remove(name) else { continue };
+                    let micros =
+                        text.split(" after ").nth(1).and_then(|rest| rest.split(' ').next());
+                    let count = match micros.and_then(|micros| micros.parse::<u64>().ok()) {
+                        Some(micros) if was_precise => micros * 1_000,
+                        _ => at - start,
+                    };
+                    took.push((name.to_owned(), count));
                 }
                 _ => {}
             }
