@@ -28,8 +28,10 @@ const DISK_LOW: u64 = 5 << 30;
 const MEMORY_LEAST: u64 = 128 << 20;
 /// A pod of the default size with its hypervisor.
 const MEMORY_LOW: u64 = 640 << 20;
-/// The hypervisor of the built-in driver.
-const HYPERVISOR: &str = "qemu-system-x86_64";
+/// Our own hypervisor, which needs KVM.
+const VMM: &str = "hyper-vmm";
+/// The one that does not.
+const QEMU: &str = "qemu-system-x86_64";
 const KVM: &str = "/dev/kvm";
 const SLOW: &str = "pods run without it, but slowly";
 
@@ -80,7 +82,14 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
         async { context.client().await?.get(Target::new(&["info"])).await }.await;
     let mut findings = match &info {
         Ok(info) => drivers(info),
-        Err(_) => vec![hypervisor(find_program(HYPERVISOR)), kvm(&look_at_kvm())],
+        Err(_) => {
+            let found = look_at_kvm();
+            let program = match found {
+                Kvm::Opens => built_in().or_else(|| find_program(QEMU)),
+                Kvm::Missing | Kvm::Denied { .. } => find_program(QEMU),
+            };
+            vec![hypervisor(program), kvm(&found)]
+        }
     };
     findings.extend(guest_files(&paths, info.as_ref().ok()));
     findings.push(runtime_dir(&paths));
@@ -122,10 +131,15 @@ fn hypervisor(found: Option<PathBuf>) -> Verdict {
         Some(path) => Verdict::ok("hypervisor", path.display().to_string()),
         None => Verdict::fail(
             "hypervisor",
-            format!("{HYPERVISOR} is not on PATH"),
+            format!("{QEMU} is not on PATH"),
             "install it; on Debian: apt install qemu-system-x86",
         ),
     }
+}
+
+fn built_in() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.with_file_name(VMM);
+    access(&program, Access::EXEC_OK).is_ok().then_some(program)
 }
 
 fn find_program(name: &str) -> Option<PathBuf> {

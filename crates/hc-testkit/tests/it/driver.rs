@@ -177,6 +177,91 @@ fn kvm_on_a_processor_without_virtualisation_is_emulated() {
     host.assert_clean();
 }
 
+/// Whether KVM is what the lab's processor makes it. Elsewhere a test of that says that it skips.
+fn in_lab() -> bool {
+    let lab = std::env::var("HYPER_LAB").is_ok_and(|flavour| flavour == "kvm");
+    if !lab {
+        skip("needs a KVM that tests may take apart: lab/run kvm");
+    }
+    lab
+}
+
+#[test]
+fn real_kvm_is_used_by_the_driver_that_is_built_in() {
+    if !in_lab() {
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    let info = parse(&host.hyper(["info", "--format", "json"]).ok());
+    let kvm = &info["kvm"];
+    assert_eq!((&kvm["state"], &kvm["usable"]), (&"usable".into(), &true.into()), "{info}");
+    assert!(kvm.get("hint").is_none(), "{kvm}");
+    // The processor changes page tables by itself, and leaves the guest to be asked what it is.
+    let rate = |key: &str| kvm[key].as_u64().unwrap_or_else(|| panic!("no {key} in {kvm}"));
+    assert!(rate("page_table_changes_per_second") > 3 * rate("exits_per_second"), "{kvm}");
+    assert_eq!(info["driver"], "kvm");
+    assert_eq!(str_of(&info, "driver_reason"), str_of(kvm, "finding"));
+    for name in ["kvm", "qemu-kvm", "qemu-tcg"] {
+        assert_eq!(driver(&info, name)["usable"], true, "{name}: {info}");
+    }
+    host.busybox();
+    for (options, expected) in [(&[][..], "kvm"), (&["--driver", "qemu-kvm"][..], "qemu-kvm")] {
+        host.hyper([&["run", "--name", "c"][..], options, &["busybox", "true"][..]].concat()).ok();
+        assert_eq!(host.inspect("c")["driver"], expected);
+        host.hyper(["rm", "c"]).ok();
+    }
+    host.assert_clean();
+}
+
+/// KVM's module, loaded without nested paging.
+struct Shadowed;
+
+impl Shadowed {
+    fn load() -> Shadowed {
+        reload_kvm("npt=0");
+        Shadowed
+    }
+}
+
+impl Drop for Shadowed {
+    fn drop(&mut self) {
+        reload_kvm("npt=1");
+    }
+}
+
+fn reload_kvm(parameter: &str) {
+    let mut load = Command::new("sh");
+    let script = r#"busybox rmmod kvm_amd && busybox modprobe kvm_amd "$1""#;
+    let loaded: Output = load.args(["-c", script, "sh", parameter]).output().unwrap().into();
+    loaded.ok();
+}
+
+#[test]
+fn kvm_without_nested_paging_is_used_and_a_sentence_says_what_is_slow() {
+    if !in_lab() {
+        return;
+    }
+    let _shadowed = Shadowed::load();
+    let Some(host) = Host::new() else { return };
+    let info = parse(&host.hyper(["info", "--format", "json"]).ok());
+    let kvm = &info["kvm"];
+    assert_eq!((&kvm["state"], &kvm["usable"]), (&"no-nested-paging".into(), &true.into()));
+    let finding = str_of(kvm, "finding");
+    assert!(finding.starts_with("KVM works without nested paging: "), "{finding}");
+    assert!(finding.ends_with(" changes of page tables"), "{finding}");
+    assert!(str_of(kvm, "hint").contains("npt=1"), "{kvm}");
+    // The clock says the same as the kernel.
+    let rate = |key: &str| kvm[key].as_u64().unwrap_or_else(|| panic!("no {key} in {kvm}"));
+    assert!(rate("page_table_changes_per_second") < 3 * rate("exits_per_second"), "{kvm}");
+    assert_eq!(info["driver"], "kvm");
+    let doctor = host.hyper(["doctor"]).stdout;
+    let warning = doctor.lines().find(|line| line.contains("/dev/kvm")).unwrap();
+    assert!(warning.starts_with("WARN") && warning.contains(finding), "{doctor}");
+    host.busybox();
+    host.hyper(["run", "--rm", "busybox", "true"]).ok();
+    host.assert_clean();
+}
+
 #[test]
 fn a_driver_in_the_configuration_counts_like_one_that_was_named() {
     let Some(host) = Host::new() else { return };
