@@ -82,12 +82,8 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
         async { context.client().await?.get(Target::new(&["info"])).await }.await;
     let mut findings = match &info {
         Ok(info) => drivers(info),
-        Err(_) => {
-            let found = look_at_kvm();
-            let program = match found {
-                Kvm::Opens => built_in().or_else(|| find_program(QEMU)),
-                Kvm::Missing | Kvm::Denied { .. } => find_program(QEMU),
-            };
+        Err(_) => from_outside(),
+    };
             vec![hypervisor(program), kvm(&found)]
         }
     };
@@ -182,6 +178,16 @@ fn driver(report: &DriverReport, kvm: &KvmReport) -> Verdict {
     }
     let fix = driver_hint(report, kvm).map(str::to_owned);
     Verdict { check: report.name.clone(), status: Mark::Off, finding, fix }
+}
+
+/// What can be seen of hypervisors without the daemon.
+fn from_outside() -> Vec<Verdict> {
+    let found = look_at_kvm();
+    let program = match found {
+        Kvm::Opens => built_in().or_else(|| find_program(QEMU)),
+        Kvm::Missing | Kvm::Denied { .. } => find_program(QEMU),
+    };
+    vec![hypervisor(program), kvm(&found)]
 }
 
 /// What can be seen of KVM from outside.
