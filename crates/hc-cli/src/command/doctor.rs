@@ -84,9 +84,6 @@ pub(crate) async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
         Ok(info) => drivers(info),
         Err(_) => from_outside(),
     };
-            vec![hypervisor(program), kvm(&found)]
-        }
-    };
     findings.extend(guest_files(&paths, info.as_ref().ok()));
     findings.push(runtime_dir(&paths));
     findings.push(data_dir(&paths.data_dir));
