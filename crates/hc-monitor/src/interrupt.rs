@@ -29,8 +29,12 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Connects a device to a line.
     pub(crate) fn connect(vm: &VmFd, number: u32) -> Result<Interrupt> {
-        let line = line(vm, number)?;
-        Ok(Interrupt { line, reasons: AtomicU32::new(0) })
+        Ok(Interrupt::raising(line(vm, number)?))
+    }
+
+    /// An interrupt that raises whatever listens to this event.
+    pub(crate) fn raising(line: EventFd) -> Interrupt {
+        Interrupt { line, reasons: AtomicU32::new(0) }
     }
 
     /// Tells the guest that buffers have been used.

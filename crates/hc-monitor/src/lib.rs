@@ -35,6 +35,9 @@ mod descriptors;
 mod devices;
 mod error;
 mod filter;
+#[doc(hidden)]
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod interrupt;
 mod memory;
 mod monitor;

@@ -6,6 +6,8 @@
 //! nothing else touches the guest's memory for a device.
 
 mod buffers;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod guest;
 mod queues;
 mod transport;
 

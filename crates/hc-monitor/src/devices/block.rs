@@ -196,3 +196,6 @@ impl Device for Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,18 +45,28 @@ pub(crate) struct Channel {
     unsent: Option<(Chain, usize)>,
     /// Whether the host's end still takes and gives bytes.
     open: bool,
+    /// Whether a program of the guest has the port open. Linux drops what comes while none has.
+    listening: bool,
 }
 
 impl Channel {
     /// Connects a stream to a port of this name.
     pub(crate) fn new(stream: OwnedFd, name: &str) -> Result<Channel> {
         set_nonblocking(stream.as_fd()).map_err(Error::host("use the channel"))?;
-        Ok(Channel { stream, name: name.to_owned(), unread: Vec::new(), unsent: None, open: true })
+        Ok(Channel {
+            stream,
+            name: name.to_owned(),
+            unread: Vec::new(),
+            unsent: None,
+            open: true,
+            listening: false,
+        })
     }
 
     fn receive_all(&mut self, queues: &mut Queues) {
         let mut served = false;
         while self.open
+            && self.listening
             && let Some(chain) = queues.pop(FROM_HOST)
         {
             match chain.writable.fill(queues.memory(), 0, self.stream.as_fd()) {
@@ -110,8 +120,8 @@ impl Channel {
         while let Some(chain) = queues.pop(TALK_TO_HOST) {
             let mut message = [0; MESSAGE_LEN];
             if chain.readable.read(queues.memory(), 0, &mut message) == MESSAGE_LEN {
-                let [.., low, high, _, _] = message;
-                self.answer(u16::from_le_bytes([low, high]));
+                let [_, _, _, _, event @ .., low, high] = message;
+                self.answer(u16::from_le_bytes(event), u16::from_le_bytes([low, high]));
             }
             queues.done(chain, 0);
             served = true;
@@ -122,12 +132,16 @@ impl Channel {
         self.speak(queues);
     }
 
-    fn answer(&mut self, event: u16) {
+    fn answer(&mut self, event: u16, value: u16) {
         let messages = match event {
             DEVICE_READY => vec![message(PORT_ADD, 1, &[])],
             PORT_READY => {
                 let name = [self.name.as_bytes(), &[0]].concat();
                 vec![message(PORT_NAME, 1, &name), message(PORT_OPEN, 1, &[])]
+            }
+            PORT_OPEN => {
+                self.listening = value == 1;
+                Vec::new()
             }
             _ => Vec::new(),
         };
@@ -178,6 +192,7 @@ impl Device for Channel {
     fn reset(&mut self) {
         self.unread.clear();
         self.unsent = None;
+        self.listening = false;
     }
 
     fn serve(&mut self, wake: Wake, queues: &mut Queues) {
@@ -185,7 +200,10 @@ impl Device for Channel {
             Wake::Guest(FROM_HOST) => self.receive_all(queues),
             Wake::Guest(TO_HOST) => self.send_all(queues),
             Wake::Guest(TALK_FROM_HOST) => self.speak(queues),
-            Wake::Guest(_) => self.hear(queues),
+            Wake::Guest(_) => {
+                self.hear(queues);
+                self.receive_all(queues);
+            }
             Wake::Host => {
                 self.receive_all(queues);
                 if self.unsent.is_some() {
@@ -199,3 +217,6 @@ impl Device for Channel {
         Some(self.stream.as_fd())
     }
 }
+
+#[cfg(test)]
+mod tests;

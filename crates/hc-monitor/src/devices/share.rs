@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! - An answer goes to the request with its number, or nowhere.
-//! - As many requests are under way as the queue has room for; more are not taken.
+//! - As many requests are under way as a queue has room for; more are not taken.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -32,6 +32,8 @@ const REQUEST_HEADER_LEN: usize = 40;
 const ANSWER_HEADER_LEN: usize = 16;
 /// The largest write or read of Linux's driver, 256 pages, with all that goes around it.
 const MAX_MESSAGE: usize = (1 << 20) + 4096;
+/// Requests without an answer. A guest could put the same buffers into the queue again and again.
+const MAX_WAITING: usize = 256;
 /// `FUSE_FORGET` and `FUSE_BATCH_FORGET`, which have no answer.
 const UNANSWERED: [u32; 2] = [2, 42];
 
@@ -68,6 +70,7 @@ impl Share {
         for index in QUEUES {
             let mut served = false;
             while self.flush()
+                && self.waiting.len() < MAX_WAITING
                 && let Some(chain) = queues.pop(index)
             {
                 if let Some(chain) = self.take(queues, chain) {
@@ -96,6 +99,8 @@ impl Share {
         self.sent = 0;
         self.unsent.resize(len, 0);
         chain.readable.read(queues.memory(), 0, &mut self.unsent);
+        // The guest may have changed it since.
+        self.unsent[..REQUEST_HEADER_LEN].copy_from_slice(&header);
         if UNANSWERED.contains(&u32::from_le_bytes(*operation)) {
             return Some(chain);
         }
@@ -148,9 +153,6 @@ impl Share {
             None => ANSWER_HEADER_LEN,
             Some(len) => usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX),
         };
-        if !(ANSWER_HEADER_LEN..=MAX_MESSAGE).contains(&wanted) {
-            self.ended = true;
-        }
         if self.ended {
             return false;
         }
@@ -158,10 +160,18 @@ impl Share {
         let read = self.server.read(&mut self.received[have..]);
         self.received.truncate(have + read.as_ref().map_or(0, |len| *len));
         self.ended = match &read {
-            Ok(len) => *len == 0,
+            Ok(len) => *len == 0 || !self.is_honest(),
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         };
-        read.is_ok_and(|len| len > 0)
+        !self.ended && read.is_ok()
+    }
+
+    /// Whether the answer, as far as it has come, has a length that an answer can have.
+    fn is_honest(&self) -> bool {
+        self.received.first_chunk().is_none_or(|len| {
+            let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+            (ANSWER_HEADER_LEN..=MAX_MESSAGE).contains(&len)
+        })
     }
 
     /// Length and number of the answer, if it is whole.
@@ -207,3 +217,6 @@ impl Device for Share {
         Some(self.server.as_fd())
     }
 }
+
+#[cfg(test)]
+mod tests;

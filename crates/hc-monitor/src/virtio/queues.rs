@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use virtio_queue::{DescriptorChain, Queue, QueueT as _};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _};
 use vm_memory::GuestAddress;
 
 use super::Buffers;
@@ -61,8 +61,10 @@ impl Queues {
                     }
                 }
             }
-            // The guest may have added one in the meantime, and told nobody.
-            if !queue.enable_notification(&*memory).unwrap_or(false) {
+            // The guest may have added one in the meantime, and told nobody. One that claims more
+            // than the queue has room for has added none.
+            let more = queue.enable_notification(&*memory).unwrap_or(false);
+            if !more || queue.iter(&*memory).is_err() {
                 return None;
             }
         }

@@ -73,15 +73,24 @@ impl Slot {
         memory: Arc<Memory>,
         device: Box<dyn Device>,
     ) -> Result<Slot> {
-        let interrupt = Arc::new(Interrupt::connect(vm, line)?);
-        let mut kicks = Vec::new();
-        for index in 0..device.queues() {
-            let kick = EventFd::new(EFD_NONBLOCK).map_err(Error::host("make an event"))?;
-            let index = u32::try_from(index).expect("a device has few queues");
-            vm.register_ioevent(&kick, &IoEventAddress::Mmio(base + NOTIFY), index)
+        let slot = Slot::unplugged(memory, device, Interrupt::connect(vm, line)?)?;
+        for (index, kick) in (0..).zip(&slot.kicks) {
+            let index: u32 = index;
+            vm.register_ioevent(kick, &IoEventAddress::Mmio(base + NOTIFY), index)
                 .map_err(Error::kvm("connect a queue"))?;
-            kicks.push(kick);
         }
+        Ok(slot)
+    }
+
+    /// A device that no VM has on its bus yet.
+    pub(super) fn unplugged(
+        memory: Arc<Memory>,
+        device: Box<dyn Device>,
+        interrupt: Interrupt,
+    ) -> Result<Slot> {
+        let interrupt = Arc::new(interrupt);
+        let kick = |_| EventFd::new(EFD_NONBLOCK).map_err(Error::host("make an event"));
+        let kicks = (0..device.queues()).map(kick).collect::<Result<_>>()?;
         let queues = fresh_queues(&*device);
         let inner = Inner {
             device,
@@ -298,3 +307,6 @@ fn set_page(word: &mut u64, page: u32, value: u32) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
