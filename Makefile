@@ -40,7 +40,7 @@ bench: dist
 
 install: dist
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/hyper
-	install -m 0755 dist/bin/hyper dist/bin/hyperd dist/bin/hyper-pod $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 dist/bin/hyper dist/bin/hyperd dist/bin/hyper-pod dist/bin/hyper-vmm $(DESTDIR)$(PREFIX)/bin
 	ln -sf hyper $(DESTDIR)$(PREFIX)/bin/hyperctl
 	install -m 0644 dist/lib/hyper/vmlinux dist/lib/hyper/scratch.template $(DESTDIR)$(PREFIX)/lib/hyper
 	install -m 0755 dist/lib/hyper/hyperstart $(DESTDIR)$(PREFIX)/lib/hyper
@@ -57,9 +57,13 @@ dist: packages-build dist/lib/hyper/scratch.template
 	@RUSTFLAGS='-C target-feature=+crt-static' \
 	    cargo build --quiet --profile guest --package hyperstart --target $(GUEST)
 	@install -C -m 0755 $(TARGET)/$(GUEST)/guest/hyperstart dist/lib/hyper/
+	@echo "building hyper-vmm"
+	@RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --quiet --profile vmm --package hc-vmm-kvm --target $(GUEST)
+	@mkdir -p dist/bin
+	@install -C -m 0755 $(TARGET)/$(GUEST)/vmm/hyper-vmm dist/bin/
 	@echo "building hyper, hyperd and hyper-pod"
 	@cargo build --quiet --release --package hc-cli --package hc-daemon --package hc-pod
-	@mkdir -p dist/bin
 	@install -C -m 0755 $(addprefix $(TARGET)/release/,hyper hyperd hyper-pod) dist/bin/
 	@ln -sf hyper dist/bin/hyperctl
 

@@ -24,6 +24,9 @@ const MISC_ENABLE: (u32, u64) = (0x1a0, 1);
 const FEATURES: u32 = 0x1;
 const TOPOLOGY: [u32; 2] = [0xb, 0x1f];
 const TSC_DEADLINE: u32 = 1 << 24;
+/// Says that this is no bare processor, so that a guest looks for KVM's own leaves: its clock, above
+/// all.
+const HYPERVISOR: u32 = 1 << 31;
 
 /// What this host's processor offers to guests.
 pub(crate) fn abilities(kvm: &Kvm) -> Result<CpuId> {
@@ -31,11 +34,9 @@ pub(crate) fn abilities(kvm: &Kvm) -> Result<CpuId> {
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(Error::kvm("say what processors it has"))?;
     // The timer of KVM's own APIC, which no processor announces: a guest need not measure it.
-    if kvm.check_extension(Cap::TscDeadlineTimer) {
-        for entry in abilities.as_mut_slice().iter_mut().filter(|entry| entry.function == FEATURES)
-        {
-            entry.ecx |= TSC_DEADLINE;
-        }
+    let deadline = if kvm.check_extension(Cap::TscDeadlineTimer) { TSC_DEADLINE } else { 0 };
+    for entry in abilities.as_mut_slice().iter_mut().filter(|entry| entry.function == FEATURES) {
+        entry.ecx |= HYPERVISOR | deadline;
     }
     Ok(abilities)
 }

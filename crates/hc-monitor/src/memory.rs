@@ -31,6 +31,7 @@ pub(crate) const HOLE_START: u64 = 0xd000_0000;
 pub(crate) const HOLE_END: u64 = 1 << 32;
 
 pub(crate) const PAGE: u64 = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// The guest's memory, as one or two regions.
 pub(crate) type Memory = GuestMemoryMmap<()>;
@@ -50,14 +51,42 @@ pub(crate) fn map(memory_mib: u32) -> Result<Memory> {
     let mut mapped = Vec::new();
     for (start, len) in regions(memory_mib) {
         let len = usize::try_from(len).map_err(|_| too_large())?;
-        let region = MmapRegionBuilder::new(len)
+        let start_of_host = reserve(len)?;
+        let builder = MmapRegionBuilder::new(len)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE)
+            .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE);
+        // SAFETY: `reserve` has mapped as much, for good, with this protection and these flags.
+        let region = unsafe { builder.with_raw_mmap_pointer(start_of_host) }
             .build()
             .map_err(|error| Error::Senseless(format!("no room for its memory: {error}")))?;
         mapped.push(GuestRegionMmap::new(region, GuestAddress(start)).ok_or_else(too_large)?);
     }
     Memory::from_regions(mapped).map_err(|error| Error::Senseless(error.to_string()))
+}
+
+/// Maps memory that can be made of huge pages, with nothing right before and behind it.
+///
+/// Only where host and guest agree on where a huge page begins does the processor use one.
+fn reserve(len: usize) -> Result<*mut u8> {
+    let failed = || Error::host("map the guest's memory")(std::io::Error::last_os_error());
+    let room = len.checked_add(2 * HUGE_PAGE).ok_or_else(too_large)?;
+    let flags = libc::MAP_ANONYMOUS | libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, wherever there is room.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(failed());
+    }
+    let base = base.cast::<u8>();
+    let start = base.wrapping_add(HUGE_PAGE - base.addr() % HUGE_PAGE);
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the range is inside the mapping made above, which nobody else knows of.
+    let mapped = unsafe { libc::mmap(start.cast(), len, access, flags | libc::MAP_FIXED, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(failed());
+    }
+    // SAFETY: advice about that range; a host without huge pages does without.
+    unsafe { libc::madvise(mapped, len, libc::MADV_HUGEPAGE) };
+    Ok(start)
 }
 
 fn too_large() -> Error {
