@@ -129,7 +129,8 @@ impl Host {
             Qemu::find(Accelerator::Kvm).map(|qemu| hypervisor(qemu.program(), &qemu)).map_err(
                 |error| Obstacle { reason: chain(&error), hint: error.hint().map(str::to_owned) },
             );
-        Findings { kvm: self.probe().await.clone(), built_in: self.built_in(), qemu }
+        let kvm = self.probe().await.clone();
+        Findings { kvm, built_in: self.built_in(), others_may_open: others_may_open(), qemu }
     }
 
     fn built_in(&self) -> Result<Hypervisor, Obstacle> {
@@ -201,6 +202,17 @@ impl Host {
     fn boots(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, ([SystemTime; 2], Boot)>> {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As root we run QEMU as a user of its own, with no group but that of KVM's device.
+fn others_may_open() -> Result<(), Obstacle> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    hc_vmm_process::files::kvm_groups().map(drop).map_err(|error| Obstacle {
+        reason: chain(&error),
+        hint: Some("run: chgrp kvm /dev/kvm && chmod g+rw /dev/kvm".into()),
+    })
 }
 
 fn hypervisor(program: &Path, driver: &dyn Driver) -> Hypervisor {

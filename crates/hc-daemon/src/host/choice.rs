@@ -90,6 +90,9 @@ pub(crate) struct Findings {
     pub(crate) kvm: Probe,
     /// Our own hypervisor, if it is installed.
     pub(crate) built_in: Result<Hypervisor, Obstacle>,
+    /// Whether a hypervisor that runs as another user than we do may open KVM's device. Ours needs
+    /// not to: it is handed an open one.
+    pub(crate) others_may_open: Result<(), Obstacle>,
     /// QEMU, if it is installed.
     pub(crate) qemu: Result<Hypervisor, Obstacle>,
 }
@@ -122,6 +125,9 @@ impl Findings {
         if needs_kvm && !self.kvm.is_usable() {
             let hint = self.kvm.hint().map(str::to_owned);
             return Err(Obstacle { reason: self.kvm.to_string(), hint });
+        }
+        if driver == DriverConfig::QemuKvm {
+            self.others_may_open.clone()?;
         }
         installed.as_ref().map_err(Clone::clone)
     }

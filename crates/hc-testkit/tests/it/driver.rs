@@ -4,11 +4,14 @@
 //! lab.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hc_testkit::{Host, Output, is_root, skip};
 use serde_json::Value;
+
+const KVM: &str = "/dev/kvm";
 
 /// Ends a setup: `hyper` and its arguments follow.
 const GO: &str = r#"exec "$@""#;
@@ -163,7 +166,7 @@ fn with_device(setup: &str) -> String {
 fn kvm_on_a_processor_without_virtualisation_is_emulated() {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap();
     let can = processor.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    if can || !Path::new("/dev/kvm").exists() {
+    if can || !Path::new(KVM).exists() {
         return skip("no KVM without a processor behind it here");
     }
     let Some(host) = Host::new() else { return };
@@ -229,11 +232,14 @@ impl Drop for Shadowed {
     }
 }
 
+/// The device is made anew, so it gets its owner and mode again.
 fn reload_kvm(parameter: &str) {
-    let mut load = Command::new("sh");
+    let before = fs::metadata(KVM).unwrap();
     let script = r#"busybox rmmod kvm_amd && busybox modprobe kvm_amd "$1""#;
-    let loaded: Output = load.args(["-c", script, "sh", parameter]).output().unwrap().into();
-    loaded.ok();
+    let loaded = Command::new("sh").args(["-c", script, "sh", parameter]).output().unwrap();
+    Output::from(loaded).ok();
+    chown(KVM, Some(before.uid()), Some(before.gid())).unwrap();
+    fs::set_permissions(KVM, before.permissions()).unwrap();
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn found(kvm: Probe) -> Findings {
     Findings {
         kvm,
         built_in: Ok(hypervisor("/bin/hyper-vmm", &[Mmio])),
+        others_may_open: Ok(()),
         qemu: Ok(hypervisor("/bin/qemu", &[Mmio, Pci])),
     }
 }
@@ -53,42 +54,56 @@ fn check(findings: Findings, transport: TransportConfig, expected: Expect) {
 
 #[test]
 fn real_kvm_is_used_by_the_driver_that_is_built_in() {
-    check(found(usable()), Mmio, expect![[r"
+    check(
+        found(usable()),
+        Mmio,
+        expect![[r"
         - -> kvm: KVM works: 3.0 billion loop turns a second
         kvm -> kvm: it was asked for
         qemu -> qemu-kvm: KVM works: 3.0 billion loop turns a second
         qemu-kvm -> qemu-kvm: it was asked for
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn a_kernel_that_needs_pci_gets_qemu_and_the_reason() {
-    check(found(usable()), Pci, expect![[r"
+    check(
+        found(usable()),
+        Pci,
+        expect![[r"
         - -> qemu-kvm: KVM works: 3.0 billion loop turns a second; not by kvm: it has no PCI bus, on which the kernel finds its devices
         kvm -> error: driver kvm cannot be used here: it has no PCI bus, on which the kernel finds its devices
           hint: use a kernel with virtio-mmio built in, or another driver
         qemu -> qemu-kvm: KVM works: 3.0 billion loop turns a second
         qemu-kvm -> qemu-kvm: it was asked for
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn kvm_without_nested_paging_is_used_and_its_sentence_says_what_is_slow() {
-    check(found(Probe::Shadowed(speed(3_000_000_000))), Mmio, expect![[r"
+    check(
+        found(Probe::Shadowed(speed(3_000_000_000))),
+        Mmio,
+        expect![[r"
         - -> kvm: KVM works without nested paging: 3.0 billion loop turns a second, but only 600.0 thousand changes of page tables
         kvm -> kvm: it was asked for
         qemu -> qemu-kvm: KVM works without nested paging: 3.0 billion loop turns a second, but only 600.0 thousand changes of page tables
         qemu-kvm -> qemu-kvm: it was asked for
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
     let check = |kvm, expected| check(found(kvm), Mmio, expected);
-    check(Probe::Emulated(speed(1_000_000)), expect![[r"
+    check(
+        Probe::Emulated(speed(1_000_000)),
+        expect![[r"
         - -> qemu-tcg: KVM only emulates guest kernels here: 1.0 million loop turns a second, so guests are translated by QEMU
         kvm -> error: driver kvm cannot be used here: KVM only emulates guest kernels here: 1.0 million loop turns a second
           hint: enable nested virtualisation on the outer host
@@ -96,8 +111,11 @@ fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
         qemu-kvm -> error: driver qemu-kvm cannot be used here: KVM only emulates guest kernels here: 1.0 million loop turns a second
           hint: enable nested virtualisation on the outer host
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
-    check(Probe::NoPermission, expect![[r"
+    "]],
+    );
+    check(
+        Probe::NoPermission,
+        expect![[r"
         - -> qemu-tcg: this user may not open /dev/kvm, so guests are translated by QEMU
         kvm -> error: driver kvm cannot be used here: this user may not open /dev/kvm
           hint: add yourself to the group of /dev/kvm, often kvm
@@ -105,8 +123,11 @@ fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
         qemu-kvm -> error: driver qemu-kvm cannot be used here: this user may not open /dev/kvm
           hint: add yourself to the group of /dev/kvm, often kvm
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
-    check(Probe::Absent, expect![[r"
+    "]],
+    );
+    check(
+        Probe::Absent,
+        expect![[r"
         - -> qemu-tcg: this host has no /dev/kvm, so guests are translated by QEMU
         kvm -> error: driver kvm cannot be used here: this host has no /dev/kvm
           hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
@@ -114,8 +135,11 @@ fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
         qemu-kvm -> error: driver qemu-kvm cannot be used here: this host has no /dev/kvm
           hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
-    check(Probe::Busy, expect![[r"
+    "]],
+    );
+    check(
+        Probe::Busy,
+        expect![[r"
         - -> qemu-tcg: another hypervisor has the processor's virtualisation, so guests are translated by QEMU
         kvm -> error: driver kvm cannot be used here: another hypervisor has the processor's virtualisation
           hint: end the VMs of VirtualBox or VMware, or unload their modules
@@ -123,8 +147,11 @@ fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
         qemu-kvm -> error: driver qemu-kvm cannot be used here: another hypervisor has the processor's virtualisation
           hint: end the VMs of VirtualBox or VMware, or unload their modules
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
-    check(Probe::Broken("no vCPU".into()), expect![[r"
+    "]],
+    );
+    check(
+        Probe::Broken("no vCPU".into()),
+        expect![[r"
         - -> qemu-tcg: KVM does not work: no vCPU, so guests are translated by QEMU
         kvm -> error: driver kvm cannot be used here: KVM does not work: no vCPU
           hint: look for kvm in the kernel's log
@@ -132,22 +159,30 @@ fn each_kvm_that_cannot_be_used_is_replaced_only_where_nobody_named_it() {
         qemu-kvm -> error: driver qemu-kvm cannot be used here: KVM does not work: no vCPU
           hint: look for kvm in the kernel's log
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
+    "]],
+    );
 }
 
 #[test]
 fn what_is_not_installed_is_passed_over_or_named() {
     let no_vmm = |kvm| Findings { built_in: missing("hyper-vmm"), ..found(kvm) };
     let no_qemu = |kvm| Findings { qemu: missing("QEMU"), ..found(kvm) };
-    check(no_vmm(usable()), Mmio, expect![[r"
+    check(
+        no_vmm(usable()),
+        Mmio,
+        expect![[r"
         - -> qemu-kvm: KVM works: 3.0 billion loop turns a second; not by kvm: cannot find hyper-vmm
         kvm -> error: driver kvm cannot be used here: cannot find hyper-vmm
           hint: install hyper-vmm
         qemu -> qemu-kvm: KVM works: 3.0 billion loop turns a second
         qemu-kvm -> qemu-kvm: it was asked for
         qemu-tcg -> qemu-tcg: it was asked for
-    "]]);
-    check(no_qemu(usable()), Mmio, expect![[r"
+    "]],
+    );
+    check(
+        no_qemu(usable()),
+        Mmio,
+        expect![[r"
         - -> kvm: KVM works: 3.0 billion loop turns a second
         kvm -> kvm: it was asked for
         qemu -> error: driver qemu cannot be used here: not by qemu-kvm or qemu-tcg: cannot find QEMU
@@ -156,8 +191,12 @@ fn what_is_not_installed_is_passed_over_or_named() {
           hint: install QEMU
         qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
           hint: install QEMU
-    "]]);
-    check(no_qemu(usable()), Pci, expect![[r"
+    "]],
+    );
+    check(
+        no_qemu(usable()),
+        Pci,
+        expect![[r"
         - -> error: no driver can run this pod here: not by kvm: it has no PCI bus, on which the kernel finds its devices; not by qemu-kvm or qemu-tcg: cannot find QEMU
           hint: install QEMU
         kvm -> error: driver kvm cannot be used here: it has no PCI bus, on which the kernel finds its devices
@@ -168,8 +207,12 @@ fn what_is_not_installed_is_passed_over_or_named() {
           hint: install QEMU
         qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
           hint: install QEMU
-    "]]);
-    check(no_qemu(Probe::Absent), Mmio, expect![[r"
+    "]],
+    );
+    check(
+        no_qemu(Probe::Absent),
+        Mmio,
+        expect![[r"
         - -> error: no driver can run this pod here: this host has no /dev/kvm; not by qemu-tcg: cannot find QEMU
           hint: install QEMU
         kvm -> error: driver kvm cannot be used here: this host has no /dev/kvm
@@ -180,8 +223,12 @@ fn what_is_not_installed_is_passed_over_or_named() {
           hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
         qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
           hint: install QEMU
-    "]]);
-    check(Findings { qemu: missing("QEMU"), ..no_vmm(usable()) }, Mmio, expect![[r"
+    "]],
+    );
+    check(
+        Findings { qemu: missing("QEMU"), ..no_vmm(usable()) },
+        Mmio,
+        expect![[r"
         - -> error: no driver can run this pod here: not by kvm: cannot find hyper-vmm; not by qemu-kvm or qemu-tcg: cannot find QEMU
           hint: install QEMU
         kvm -> error: driver kvm cannot be used here: cannot find hyper-vmm
@@ -192,14 +239,49 @@ fn what_is_not_installed_is_passed_over_or_named() {
           hint: install QEMU
         qemu-tcg -> error: driver qemu-tcg cannot be used here: cannot find QEMU
           hint: install QEMU
-    "]]);
+    "]],
+    );
+}
+
+#[test]
+fn a_device_for_root_alone_is_in_the_way_of_qemu_only() {
+    let obstacle = Obstacle { reason: "only root may open it".into(), hint: Some("chmod".into()) };
+    let closed = || Findings { others_may_open: Err(obstacle.clone()), ..found(usable()) };
+    check(
+        closed(),
+        Mmio,
+        expect![[r"
+        - -> kvm: KVM works: 3.0 billion loop turns a second
+        kvm -> kvm: it was asked for
+        qemu -> qemu-tcg: not by qemu-kvm: only root may open it, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: only root may open it
+          hint: chmod
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
+    check(
+        closed(),
+        Pci,
+        expect![[r"
+        - -> qemu-tcg: not by kvm: it has no PCI bus, on which the kernel finds its devices; not by qemu-kvm: only root may open it, so guests are translated by QEMU
+        kvm -> error: driver kvm cannot be used here: it has no PCI bus, on which the kernel finds its devices
+          hint: use a kernel with virtio-mmio built in, or another driver
+        qemu -> qemu-tcg: not by qemu-kvm: only root may open it, so guests are translated by QEMU
+        qemu-kvm -> error: driver qemu-kvm cannot be used here: only root may open it
+          hint: chmod
+        qemu-tcg -> qemu-tcg: it was asked for
+    "]],
+    );
 }
 
 #[test]
 fn a_qemu_without_mmio_is_told_from_a_missing_one() {
     // The Red Hat family's build.
     let qemu = Ok(hypervisor("/usr/libexec/qemu-kvm", &[Pci]));
-    check(Findings { qemu, ..found(Probe::Absent) }, Mmio, expect![[r"
+    check(
+        Findings { qemu, ..found(Probe::Absent) },
+        Mmio,
+        expect![[r"
         - -> error: no driver can run this pod here: this host has no /dev/kvm; not by qemu-tcg: it has no virtio-mmio, by which the kernel finds its devices
           hint: use a kernel with PCI, or another driver
         kvm -> error: driver kvm cannot be used here: this host has no /dev/kvm
@@ -210,7 +292,8 @@ fn a_qemu_without_mmio_is_told_from_a_missing_one() {
           hint: enable virtualisation in the firmware, or on the outer host, and load kvm_intel or kvm_amd
         qemu-tcg -> error: driver qemu-tcg cannot be used here: it has no virtio-mmio, by which the kernel finds its devices
           hint: use a kernel with PCI, or another driver
-    "]]);
+    "]],
+    );
 }
 
 #[test]
