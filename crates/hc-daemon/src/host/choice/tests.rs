@@ -209,6 +209,11 @@ fn what_is_not_installed_is_passed_over_or_named() {
           hint: install QEMU
     "]],
     );
+}
+
+#[test]
+fn where_no_driver_is_left_every_reason_is_given() {
+    let no_qemu = |kvm| Findings { qemu: missing("QEMU"), ..found(kvm) };
     check(
         no_qemu(Probe::Absent),
         Mmio,
@@ -226,7 +231,7 @@ fn what_is_not_installed_is_passed_over_or_named() {
     "]],
     );
     check(
-        Findings { qemu: missing("QEMU"), ..no_vmm(usable()) },
+        Findings { built_in: missing("hyper-vmm"), ..no_qemu(usable()) },
         Mmio,
         expect![[r"
         - -> error: no driver can run this pod here: not by kvm: cannot find hyper-vmm; not by qemu-kvm or qemu-tcg: cannot find QEMU
