@@ -16,11 +16,12 @@ mod guest;
 mod life;
 mod links;
 mod owner;
+mod shares;
 mod streams;
 mod tap;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -44,6 +45,10 @@ pub use links::{
     network_carries_frames_both_ways, socket_carries_frames_both_ways, tap_carries_frames_both_ways,
 };
 pub use owner::vm_dies_with_its_owner;
+pub use shares::{
+    read_only_share_cannot_be_written, shared_folder_has_no_way_out,
+    shared_folder_is_read_and_written,
+};
 pub use streams::{
     channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_clock_keeps_time,
     guest_gets_its_share, streams_are_given_once, streams_end_with_the_vm,
@@ -64,6 +69,9 @@ pub struct Bench {
     pub initramfs: PathBuf,
     /// How the kernel finds its devices.
     pub transport: Transport,
+    /// Serves a folder, read-only or not, at the other end of what it gives; `None` if this is not
+    /// tested here.
+    pub serve: Option<fn(&Path, bool) -> std::os::unix::net::UnixStream>,
     /// Says that a test does not run, and why.
     pub skip: fn(&str),
 }
@@ -93,9 +101,12 @@ macro_rules! contract {
             network_carries_frames_both_ways
             pause_handle_matches_abilities
             read_only_disk_cannot_be_written
+            read_only_share_cannot_be_written
             running_vm_dies_when_dropped
             scratch_disk_reaches_its_file
             senseless_spec_is_refused
+            shared_folder_has_no_way_out
+            shared_folder_is_read_and_written
             socket_carries_frames_both_ways
             started_twice_is_refused
             streams_are_given_once

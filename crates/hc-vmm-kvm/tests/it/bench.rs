@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a test of the driver needs.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -22,8 +23,18 @@ pub(crate) fn bench() -> Option<Bench> {
         kernel,
         initramfs,
         transport: Transport::Mmio,
+        serve: Some(serve),
         skip: hc_testkit::skip,
     })
+}
+
+/// Serves a folder until the VM hangs up.
+fn serve(folder: &Path, read_only: bool) -> UnixStream {
+    let access = if read_only { hc_share::Access::ReadOnly } else { hc_share::Access::ReadWrite };
+    let folder = hc_share::Folder::open(folder, access).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || folder.serve(ours).unwrap());
+    theirs
 }
 
 /// Made once, for all tests of the process.

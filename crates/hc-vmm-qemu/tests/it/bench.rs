@@ -27,7 +27,14 @@ fn bench(transport: Transport) -> Option<Bench> {
             return None;
         }
     };
-    Some(Bench { driver: Box::new(qemu), kernel, initramfs, transport, skip: hc_testkit::skip })
+    Some(Bench {
+        driver: Box::new(qemu),
+        kernel,
+        initramfs,
+        transport,
+        serve: None,
+        skip: hc_testkit::skip,
+    })
 }
 
 /// Made once, for all tests of the process.

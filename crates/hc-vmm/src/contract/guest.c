@@ -183,6 +183,76 @@ static void disk_trim(const char *id)
 		close(fd);
 }
 
+// Mounts the shared folder of this tag.
+static void share_mount(const char *tag)
+{
+	mkdir("/share", 0755);
+	if (mount(tag, "/share", "virtiofs", 0, NULL) < 0)
+		answer("error %d", errno);
+	else
+		answer("ok");
+}
+
+// Opens a file of the shared folder, or answers why not.
+static int share_open(const char *name, int flags)
+{
+	char path[256];
+	snprintf(path, sizeof(path), "/share/%s", name);
+	int fd = open(path, flags, 0644);
+	if (fd < 0)
+		answer("error %d", errno);
+	return fd;
+}
+
+static void share_get(const char *name)
+{
+	int fd = share_open(name, O_RDONLY);
+	if (fd < 0)
+		return;
+	ssize_t got = read(fd, block, BLOCK - 1);
+	if (got < 0) {
+		answer("error %d", errno);
+	} else {
+		block[got] = 0;
+		block[strcspn(block, "\n")] = 0;
+		answer("ok %.100s", block);
+	}
+	close(fd);
+}
+
+static void share_put(const char *name, const char *text)
+{
+	int fd = share_open(name, O_WRONLY | O_CREAT | O_TRUNC);
+	if (fd < 0)
+		return;
+	if (dprintf(fd, "%s\n", text) < 0 || fsync(fd) < 0)
+		answer("error %d", errno);
+	else
+		answer("ok");
+	close(fd);
+}
+
+static void share_sum(const char *name)
+{
+	static unsigned char chunk[256 * BLOCK];
+	int fd = share_open(name, O_RDONLY);
+	if (fd < 0)
+		return;
+	size_t len = 0;
+	unsigned int sum = 0;
+	ssize_t got;
+	while ((got = read(fd, chunk, sizeof(chunk))) > 0) {
+		for (ssize_t i = 0; i < got; i++)
+			sum = sum * 31 + chunk[i];
+		len += (size_t)got;
+	}
+	if (got < 0)
+		answer("error %d", errno);
+	else
+		answer("%zu %u", len, sum);
+	close(fd);
+}
+
 // Sends back the bytes that follow the request.
 static void echo(size_t len)
 {
@@ -284,6 +354,14 @@ static void serve(char *request)
 		disk_fill(subject);
 	} else if (strcmp(verb, "trim") == 0) {
 		disk_trim(subject);
+	} else if (strcmp(verb, "mount") == 0) {
+		share_mount(subject);
+	} else if (strcmp(verb, "get") == 0) {
+		share_get(subject);
+	} else if (strcmp(verb, "put") == 0) {
+		share_put(subject, object);
+	} else if (strcmp(verb, "sum") == 0) {
+		share_sum(subject);
 	} else if (strcmp(verb, "bounce") == 0) {
 		bounce(number);
 	} else if (strcmp(verb, "say") == 0) {

@@ -13,6 +13,10 @@
 //! | `read DISK` | `ok` and the disk's first line |
 //! | `write DISK TEXT` | `ok` or `error N` |
 //! | `fill DISK`, `trim DISK` | `ok` or `error N` |
+//! | `mount TAG` | `ok` or `error N`; the shared folder is then where the next three look |
+//! | `get FILE` | `ok` and the file's first line, or `error N` |
+//! | `put FILE TEXT` | `ok` or `error N` |
+//! | `sum FILE` | the file's length, and a number made of its bytes; or `error N` |
 //! | `bounce N` | `ok`; then sends N Ethernet frames back |
 //! | `say TEXT`, `flood KIB` | `ok`, with that on the console |
 //! | `tick` | `tick`, every few milliseconds, without end |

@@ -46,6 +46,7 @@ fn bench_of(change: impl FnOnce(Fake) -> Fake) -> Bench {
         kernel: PathBuf::from("no-kernel"),
         initramfs: PathBuf::from("no-initramfs"),
         transport: Transport::Mmio,
+        serve: None,
         skip: |reason| eprintln!("skipped: {reason}"),
     }
 }
