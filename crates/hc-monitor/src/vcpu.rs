@@ -71,6 +71,12 @@ impl Brake {
         }
         state.parked -= 1;
     }
+
+    /// Counts a vCPU as held for good: it has ended.
+    fn leave(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).parked += 1;
+        self.changed.notify_all();
+    }
 }
 
 /// The vCPUs of a machine.
@@ -91,6 +97,7 @@ impl Vcpus {
                 .name(format!("vcpu{number}"))
                 .spawn(move || {
                     let end = run(number, fd, &bus, &brake);
+                    brake.leave();
                     bus.finish();
                     // Fails if the machine ends already.
                     let _ = news.send(News::Ended(end));
@@ -111,8 +118,7 @@ impl Vcpus {
             // SAFETY: the thread was never joined, so its handle is good.
             unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
         }
-        while state.parked < self.threads.len() && !self.threads.iter().any(JoinHandle::is_finished)
-        {
+        while state.parked < self.threads.len() {
             state = self.brake.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -148,6 +154,38 @@ fn run(number: u32, mut vcpu: VcpuFd, bus: &Bus, brake: &Brake) -> Result<()> {
                 vcpu.set_kvm_immediate_exit(0);
             }
             Err(source) => return Err(Error::Kvm { what: "run a vcpu", source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that does nothing but what a vCPU does between two stays in the guest.
+    fn vcpu(brake: &Arc<Brake>, ends: bool) -> JoinHandle<()> {
+        let brake = Arc::clone(brake);
+        std::thread::spawn(move || {
+            brake.pass();
+            while !ends {
+                brake.pass();
+                std::thread::yield_now();
+            }
+            brake.leave();
+        })
+    }
+
+    #[test]
+    fn vcpu_that_has_ended_holds_nobody_up() {
+        install_kick().unwrap();
+        let brake = Arc::new(Brake::default());
+        let threads = vec![vcpu(&brake, false), vcpu(&brake, true)];
+        let vcpus = Vcpus { threads, brake };
+        for _ in 0..3 {
+            vcpus.hold();
+            let parked = vcpus.brake.state.lock().unwrap().parked;
+            assert_eq!(parked, 2);
+            vcpus.release();
         }
     }
 }
