@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -53,8 +53,11 @@ pub(crate) fn measure(host: &Host) {
     let kernel = host.dist().join("lib/hyper/vmlinux");
     let probe = firmware_probe(dir.path());
     let hyperstart = host.dist().join("lib/hyper/hyperstart");
-    let probe_init = init(dir.path(), hyperstart.metadata().unwrap().len());
-    let probe_init = hc_kernel::initramfs::cached(dir.path(), &probe_init, &[]).unwrap();
+    let probe_init = |len| {
+        let program = init(dir.path(), len);
+        hc_kernel::initramfs::cached(dir.path(), &program, &[]).unwrap()
+    };
+    let (small_init, probe_init) = (probe_init(None), probe_init(hyperstart.metadata().ok()));
     let real_init = hc_kernel::initramfs::cached(dir.path(), &hyperstart, &[]).unwrap();
     let boot = |kernel, initramfs, parameters| {
         Boot { dir: dir.path(), kernel, initramfs, parameters }.output()
@@ -63,9 +66,9 @@ pub(crate) fn measure(host: &Host) {
     let digits = boot(&probe, &probe_init, "");
     let firmware = digits.bytes().fold(0, |count, digit| count << 4 | u64::from(digit - b'A'));
     let log = boot(&kernel, &probe_init, "quiet");
-    let mut counts = log.lines().filter_map(|line| line.trim().parse::<u64>().ok());
-    let (reached, counted) = (counts.next().unwrap(), counts.next().unwrap());
+    let (reached, counted) = counts(&log);
     let log = Log::parse(&log);
+    let (reached_small, _) = counts(&boot(&kernel, &small_init, "quiet"));
     let shown = Log::parse(&boot(&kernel, &real_init, "loglevel=7"));
     let init = shown.at(READY) - shown.at(INIT_RUNS);
 
@@ -83,13 +86,18 @@ pub(crate) fn measure(host: &Host) {
     millions("hyperstart: up to ready", init);
     millions("total", clock_start + before + init);
     millions("  of it, the exec of an init of one page", exec);
-    let (start, end) = (log.at("Unpacking initramfs"), log.at("Freeing initrd memory"));
-    millions("  of it, unpacking the initramfs", end - start);
+    millions("  of it, unpacking an init of that size", reached.saturating_sub(reached_small));
 
-    let traced = boot(&kernel, &probe_init, "quiet initcall_debug log_buf_len=1M");
+    let traced = boot(&kernel, &small_init, "quiet initcall_debug log_buf_len=1M");
     for (name, count) in Log::parse(&traced).initialisers().into_iter().take(LISTED) {
         millions(&format!("  of it, {name}"), count);
     }
+}
+
+/// When the init of ours was reached, and when it wrote into the log.
+fn counts(output: &str) -> (u64, u64) {
+    let mut numbers = output.lines().filter_map(|line| line.trim().parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 fn millions(what: &str, instructions: u64) {
@@ -234,10 +242,14 @@ fn firmware_probe(dir: &Path) -> PathBuf {
     compile(dir, "firmware.S", FIRMWARE_PROBE, &options)
 }
 
-/// Builds the init that counts, as long as the real one, so that unpacking it takes as many.
-fn init(dir: &Path, len: u64) -> PathBuf {
-    let program = compile(dir, "init.c", INIT, &["-O1", "-fno-stack-protector"]);
-    File::options().write(true).open(&program).unwrap().set_len(len).unwrap();
+/// Builds the init that counts: as long as the real one, so that unpacking it takes as many, or as
+/// short as it is.
+fn init(dir: &Path, real: Option<Metadata>) -> PathBuf {
+    let name = if real.is_some() { "init.c" } else { "small.c" };
+    let program = compile(dir, name, INIT, &["-O1", "-fno-stack-protector"]);
+    if let Some(real) = real {
+        File::options().write(true).open(&program).unwrap().set_len(real.len()).unwrap();
+    }
     program
 }
 
