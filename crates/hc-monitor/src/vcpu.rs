@@ -167,11 +167,13 @@ mod tests {
         let brake = Arc::clone(brake);
         std::thread::spawn(move || {
             brake.pass();
-            while !ends {
+            if ends {
+                return brake.leave();
+            }
+            loop {
                 brake.pass();
                 std::thread::yield_now();
             }
-            brake.leave();
         })
     }
 
