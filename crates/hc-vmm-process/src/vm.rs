@@ -52,7 +52,7 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// One VM in a process of its own. The variants of [`State`] are its life.
+/// One VM in a process of its own. The variants of `State` are its life.
 #[derive(Debug)]
 pub struct ChildVm {
     name: String,
