@@ -129,7 +129,7 @@ fn the_installation_tells_about_itself() {
     let info = host.hyper(["info"]).ok();
     assert!(info.contains("qemu-tcg: usable"), "{info}");
     let doctor = host.hyper(["doctor"]);
-    assert!(doctor.stdout.contains("OK    hypervisor"), "{doctor:?}");
+    assert!(doctor.stdout.contains("OK    driver"), "{doctor:?}");
     for shell in ["bash", "zsh", "fish"] {
         let script = host.hyper(["completion", shell]).ok();
         assert!(script.contains("unpause"), "{script}");
