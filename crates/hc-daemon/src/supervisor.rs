@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::http::Request;
 use hc_api::{ContainerState, ErrorKind};
 use hc_pod::config::{CONFIG_VERSION, VmConfig};
-use hc_pod::{Phase, PodConfig};
+use hc_pod::{Phase, PodConfig, PodStatus};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 
@@ -29,6 +29,9 @@ const CONFINED_UIDS: std::ops::Range<u32> = 0x7000_0000..0x7100_0000;
 /// What guest kernels are told beside what a driver adds: no chatter, and no network card that the
 /// `dummy` driver makes up.
 const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0";
+
+/// How long a pod may take to say how it is; it does so within a millisecond, or it hangs.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between two attempts to watch a pod where the host is out of descriptors or memory.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -291,6 +294,30 @@ async fn follow(entry: &Entry) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Asks a pod how it is at this moment. A client that the pod itself has told of an end is to find
+/// it here, though the news that the daemon follows may still be on its way.
+pub(crate) async fn refresh(entry: &Entry) {
+    if !entry.is_active() {
+        return;
+    }
+    match tokio::time::timeout(STATUS_PATIENCE, status(entry)).await {
+        Ok(Ok(status)) => entry.observe(status),
+        // It is about to be gone, or as good as that.
+        Ok(Err(_)) => settle(entry).await,
+        Err(_) => {}
+    }
+}
+
+async fn status(entry: &Entry) -> Result<PodStatus> {
+    let mut pod = forward::connect(&entry.dir.socket()).await?;
+    let request = Request::get("/status").body(Body::empty());
+    let request = request.map_err(|error| Failure::host("cannot ask the pod", &error))?;
+    let broke = |error: hyper::Error| Failure::host("pod broke off", &error);
+    let body = pod.send_request(request).await.map_err(broke)?.into_body();
+    let bytes = body.collect().await.map_err(broke)?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| Failure::host("pod wrote nonsense", &error))
 }
 
 /// Waits for an end to be recorded that the pod's lock tells already: whoever was told of the end

@@ -27,6 +27,7 @@ use crate::forward;
 use crate::names;
 use crate::record::{Identity, ImageFacts, Record};
 use crate::state::App;
+use crate::supervisor;
 
 /// How often a stream of statistics has a new sample, as in Docker.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -119,6 +120,7 @@ pub(crate) async fn list(
     responses((status = 200, body = Container), (status = 404, body = hc_api::ErrorBody)))]
 pub(crate) async fn inspect(State(app): State<App>, Path(name): Path<String>) -> Answer<Container> {
     let entry = app.supervisor.containers.find(&name)?;
+    supervisor::refresh(&entry).await;
     let (record, view) = (&entry.record, entry.view());
     let run = view.run.as_ref();
     Ok(Json(Container {
