@@ -165,18 +165,36 @@ async fn start_detached(
     signals: &mut Signals,
 ) -> Result<()> {
     let target = Target::new(&["containers", id, "start"]);
-    let started = tokio::select! {
-        biased;
-        signal = signals.interruption() => {
-            kill(client, id, Signal::KILL).await;
-            Err(interrupted(signal))
-        }
-        started = client.act(Method::POST, target) => started,
-    };
+    let started = order_start(client, id, client.act(Method::POST, target), signals).await;
     if started.is_err() {
         clean_up(client, id, auto_remove).await;
     }
     started
+}
+
+/// Sends the order to start. A signal kills what it has started: at once, and once more where the
+/// order to kill, which travels on another connection, has overtaken this one.
+async fn order_start<T>(
+    client: &Client,
+    id: &str,
+    order: impl Future<Output = Result<T>>,
+    signals: &mut Signals,
+) -> Result<T> {
+    tokio::pin!(order);
+    let signal = tokio::select! {
+        biased;
+        signal = signals.interruption() => signal,
+        started = &mut order => return started,
+    };
+    let kill_it = async {
+        kill(client, id, Signal::KILL).await;
+        if order.await.is_ok() {
+            kill(client, id, Signal::KILL).await;
+        }
+    };
+    // The user wants to be gone; that it takes too long tells them nothing they could act on.
+    let _ = tokio::time::timeout(KILL_DEADLINE, kill_it).await;
+    Err(interrupted(signal))
 }
 
 pub(super) async fn start_attached(
@@ -186,14 +204,8 @@ pub(super) async fn start_attached(
 ) -> Result<u8> {
     let (client, id) = (session.client, session.container);
     let target = Target::new(&["containers", id, "start"]).query(&attach_query(session.input));
-    let connection = tokio::select! {
-        connection = client.upgrade(target, Body::empty()) => connection,
-        signal = signals.interruption() => {
-            kill(client, id, Signal::KILL).await;
-            Err(interrupted(signal))
-        }
-    };
-    let connection = match connection {
+    let order = client.upgrade(target, Body::empty());
+    let connection = match order_start(client, id, order, signals).await {
         Ok(connection) => connection,
         Err(failure) => {
             clean_up(client, id, auto_remove).await;

@@ -136,6 +136,23 @@ fn while_the_start_is_answered_the_container_is_killed_and_removed() {
 }
 
 #[test]
+fn start_that_the_kill_has_overtaken_is_killed_after_it() {
+    for options in [&["run", "img"][..], &["run", "-d", "img"]] {
+        let daemon = Daemon::idle();
+        daemon.hold("POST /v1/containers/c0ffee");
+        let child = hyper(&daemon, options).spawn().unwrap();
+        let kills = || daemon.requests().iter().filter(|line| **line == kill("SIGKILL")).count();
+        eventually("the start", || daemon.requests().iter().any(|line| line.contains("/start")));
+        signal(child.id(), Signal::INT);
+        eventually("the kill", || kills() == 1);
+        // It finds nothing that runs, and then the order to start is carried out.
+        daemon.release();
+        finish(child).check(130, "", "");
+        assert_eq!(kills(), 2, "{:?}", daemon.requests());
+    }
+}
+
+#[test]
 fn while_the_vm_boots_the_container_is_killed_and_removed() {
     let daemon = Daemon::new(async |mut program: Conversation| {
         // The VM boots until it is killed: nothing has been started.
