@@ -30,8 +30,9 @@ const CONFINED_UIDS: std::ops::Range<u32> = 0x7000_0000..0x7100_0000;
 /// `dummy` driver makes up.
 const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0";
 
-/// How long a pod may take to say how it is; it does so within a millisecond, or it hangs.
-const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a pod may take to say how it is, and to be gone if it has ended: milliseconds, unless it
+/// hangs or somebody reads its last output slowly.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between two attempts to watch a pod where the host is out of descriptors or memory.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -220,12 +221,15 @@ impl Supervisor {
     pub(crate) async fn kill(&self, entry: &Entry) -> Result<()> {
         let request = Request::post("/kill?signal=KILL").body(Body::empty());
         let request = request.map_err(|error| Failure::host("cannot kill", &error))?;
+        // A start under way has to be over: until then the pod counts as active, and cannot be asked.
+        let work = entry.work.lock().await;
         match forward::forward(&entry.dir.socket(), "/kill", request).await {
             Ok(_) => {}
             // It ended meanwhile.
             Err(Failure(error)) if error.kind == ErrorKind::InvalidState => {}
             Err(failure) => return Err(failure),
         }
+        drop(work);
         entry.inactive().await;
         Ok(())
     }
@@ -296,18 +300,22 @@ async fn follow(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// Asks a pod how it is at this moment. A client that the pod itself has told of an end is to find
-/// it here, though the news that the daemon follows may still be on its way.
-pub(crate) async fn refresh(entry: &Entry) {
+/// Waits for an end to be recorded that the pod itself tells already. Its clients hear of an end
+/// when it does, and are to find it here, though the daemon hears of it over another connection.
+///
+/// A pod that lingers, because one of its clients is slow, is not waited for.
+pub(crate) async fn catch_up(entry: &Entry) {
     if !entry.is_active() {
         return;
     }
-    match tokio::time::timeout(STATUS_PATIENCE, status(entry)).await {
-        Ok(Ok(status)) => entry.observe(status),
-        // It is about to be gone, or as good as that.
-        Ok(Err(_)) => settle(entry).await,
-        Err(_) => {}
-    }
+    let recorded = async {
+        match status(entry).await {
+            Ok(status) if status.phase != Phase::Exited => {}
+            Ok(_) | Err(_) => entry.inactive().await,
+        }
+    };
+    // In vain: then what the daemon has heard is what there is to tell.
+    let _ = tokio::time::timeout(CATCH_UP_PATIENCE, recorded).await;
 }
 
 async fn status(entry: &Entry) -> Result<PodStatus> {

@@ -120,7 +120,7 @@ pub(crate) async fn list(
     responses((status = 200, body = Container), (status = 404, body = hc_api::ErrorBody)))]
 pub(crate) async fn inspect(State(app): State<App>, Path(name): Path<String>) -> Answer<Container> {
     let entry = app.supervisor.containers.find(&name)?;
-    supervisor::refresh(&entry).await;
+    supervisor::catch_up(&entry).await;
     let (record, view) = (&entry.record, entry.view());
     let run = view.run.as_ref();
     Ok(Json(Container {
