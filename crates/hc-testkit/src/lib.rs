@@ -27,7 +27,7 @@ mod wait;
 pub use host::Host;
 pub use output::Output;
 pub use process::{
-    children_of, interrupt, is_alive, kill, memory_kib, processes_naming, processes_using,
+    children_of, interrupt, is_alive, kill, memory_kib, processes_naming, processes_using, status,
 };
 pub use skip::{has_program, is_root, skip};
 pub use terminal::Terminal;

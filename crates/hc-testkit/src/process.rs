@@ -80,3 +80,11 @@ fn stat(file: &Path) -> Option<(u32, char)> {
     let state = fields.next()?.chars().next()?;
     Some((fields.next()?.parse().ok()?, state))
 }
+
+/// A field of `/proc/PID/status`, as the kernel sees a process.
+pub fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(name, _)| *name == field).unwrap();
+    value.trim().to_owned()
+}

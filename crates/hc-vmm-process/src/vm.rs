@@ -18,8 +18,8 @@ use crate::process::{Launch, User};
 use crate::streams::Streams;
 use crate::supervisor::{Ends, Request, Supervisor};
 
-/// How long a hypervisor may take to answer. It does so within milliseconds, unless it has to wait for disk
-/// requests under way, or the host is as busy as when it starts many VMs at once.
+/// How long a hypervisor may take to answer. It does so within milliseconds, unless it has to wait
+/// for disk requests under way, or the host is as busy as when it starts many VMs at once.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a killed process may take to go: the kernel has its memory to free, and its I/O to end.
@@ -183,10 +183,9 @@ impl Vm for ChildVm {
         if !matches!(self.state, State::Created(_)) {
             return Err(self.wrong_state(DURING));
         }
-        let State::Created(created) = std::mem::replace(&mut self.state, State::Spent) else {
+        let State::Created(mut created) = std::mem::replace(&mut self.state, State::Spent) else {
             unreachable!("it was created a moment ago");
         };
-        let mut created = created;
         let (path, explain) = (created.plan.program.clone(), created.plan.explain.take());
         self.state = created.launch().map_err(|source| Error::Spawn { path, source })?;
         // The guest boots while we wait: this is to learn of a program that refuses its machine.

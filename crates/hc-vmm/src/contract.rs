@@ -140,11 +140,12 @@ fn run_dir() -> TempDir {
 }
 
 impl Bench {
-    /// A VM as small as it gets; a test names only what it is about.
-    fn spec(&self, dir: &TempDir) -> VmSpec {
+    /// A VM as small as it gets, also for a driver's own tests; a test names only what it is about.
+    #[must_use]
+    pub fn spec(&self, dir: &Path) -> VmSpec {
         VmSpec {
             name: "contract".to_owned(),
-            run_dir: dir.path().to_owned(),
+            run_dir: dir.to_owned(),
             kernel: self.kernel.clone(),
             initramfs: self.initramfs.clone(),
             kernel_parameters: "quiet".to_owned(),
@@ -161,7 +162,7 @@ impl Bench {
     /// Boots a VM and waits until its guest is ready for requests.
     async fn boot(&self, change: impl FnOnce(&mut VmSpec)) -> Running {
         let dir = run_dir();
-        let mut spec = self.spec(&dir);
+        let mut spec = self.spec(dir.path());
         change(&mut spec);
         let mut vm = self.driver.create(spec).await.unwrap();
         let channel = UnixStream::from_std(vm.channel().unwrap()).unwrap();

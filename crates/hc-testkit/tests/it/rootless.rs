@@ -6,17 +6,10 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hc_testkit::{Host, Output, children_of, has_program, is_alive, is_root, skip, until};
+use hc_testkit::{Host, Output, children_of, has_program, is_alive, is_root, skip, status, until};
 
 /// The user and group that Debian calls `nobody` and `nogroup`.
 const NOBODY: u32 = 65534;
-
-/// One line of `/proc/PID/status`.
-fn status(pid: u32, key: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
-    line.unwrap_or_else(|| panic!("no {key} in {text}")).to_owned()
-}
 
 #[test]
 fn the_hypervisor_can_do_nothing_but_run_its_guest() {
@@ -33,7 +26,7 @@ fn the_hypervisor_can_do_nothing_but_run_its_guest() {
             let ids = status(qemu[0], key);
             assert!(ids.split('\t').all(|id| id != "0"), "{key} {ids}");
         }
-        assert_eq!(status(qemu[0], "Groups").trim(), "");
+        assert_eq!(status(qemu[0], "Groups"), "");
     }
     host.hyper(["rm", "-f", "c"]).ok();
     host.assert_clean();

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use hc_vmm::Transport;
 use hc_vmm::contract::{Bench, initramfs};
-use hc_vmm::{Transport, VmSpec};
 use hc_vmm_kvm::Kvm;
 
 /// A bench with a machine of ours.
@@ -51,26 +51,3 @@ static PARTS: LazyLock<Result<(PathBuf, PathBuf), String>> = LazyLock::new(|| {
     std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
     Ok((kernel, initramfs(&dir)?))
 });
-
-/// A small VM of the parts above, or of names that lead nowhere.
-pub(crate) fn spec(dir: &Path) -> VmSpec {
-    let nowhere = || PathBuf::from("/nonexistent");
-    let (kernel, initramfs) = match &*PARTS {
-        Ok(parts) => parts.clone(),
-        Err(_) => (nowhere(), nowhere()),
-    };
-    VmSpec {
-        name: "test".to_owned(),
-        run_dir: dir.to_owned(),
-        kernel,
-        initramfs,
-        kernel_parameters: "quiet".to_owned(),
-        transport: Transport::Mmio,
-        vcpus: 1,
-        memory_mib: 96,
-        disks: Vec::new(),
-        nic: None,
-        shares: Vec::new(),
-        confine: None,
-    }
-}

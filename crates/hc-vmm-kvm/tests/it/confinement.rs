@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a machine's process may do, as the kernel sees it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use hc_testkit::status;
 use hc_vmm::{Access, Confinement, Disk, Vm, VmSpec};
 
 use crate::bench;
@@ -12,20 +12,13 @@ use crate::bench;
 /// `nobody`, on every distribution.
 const NOBODY: Confinement = Confinement { uid: 65534, gid: 65534 };
 
-/// The fields of `/proc/PID/status`.
-fn status(process: u32) -> BTreeMap<String, String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let fields = status.lines().filter_map(|line| line.split_once(':'));
-    fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
-}
-
 /// A running VM with one disk that can only be read, and its process.
 async fn start(dir: &Path, change: impl FnOnce(&mut VmSpec)) -> Option<(Box<dyn Vm>, u32)> {
     let bench = bench::bench()?;
     let disk = dir.join("disk");
     fs::write(&disk, [0; 4096]).unwrap();
     let file = fs::File::options().read(true).write(true).open(disk).unwrap();
-    let mut spec = bench::spec(dir);
+    let mut spec = bench.spec(dir);
     spec.disks = vec![Disk { id: "root".to_owned(), file, access: Access::ReadOnly }];
     change(&mut spec);
     let mut vm = bench.driver.create(spec).await.unwrap();
@@ -40,11 +33,10 @@ async fn it_can_gain_no_privilege_and_is_filtered() {
     let Some((_vm, process)) = start(dir.path(), |_| ()).await else { return };
     for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
         let task = task.unwrap().file_name().into_string().unwrap().parse().unwrap();
-        let status = status(task);
-        assert_eq!(status["NoNewPrivs"], "1", "{status:?}");
-        assert_eq!(status["Seccomp"], "2", "{status:?}");
+        assert_eq!(status(task, "NoNewPrivs"), "1");
+        assert_eq!(status(task, "Seccomp"), "2");
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            assert_eq!(status[set], "0000000000000000", "{status:?}");
+            assert_eq!(status(task, set), "0000000000000000", "{set} of {task}");
         }
     }
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
@@ -80,10 +72,9 @@ async fn root_starts_it_as_somebody_else() {
     let Some((_vm, process)) = start(dir.path(), |spec| spec.confine = Some(NOBODY)).await else {
         return;
     };
-    let status = status(process);
-    assert_eq!(status["Uid"], "65534\t65534\t65534\t65534");
-    assert_eq!(status["Gid"], "65534\t65534\t65534\t65534");
-    assert_eq!(status["Groups"], "");
+    assert_eq!(status(process, "Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(status(process, "Gid"), "65534\t65534\t65534\t65534");
+    assert_eq!(status(process, "Groups"), "");
 }
 
 #[tokio::test]

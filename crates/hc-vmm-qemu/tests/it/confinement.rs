@@ -1,23 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a QEMU process may do, as the kernel sees it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use hc_testkit::status;
 use hc_vmm::{Access, Confinement, Disk, Link, Nic, Vm, VmSpec};
 
 use crate::bench;
 
 /// `nobody`, on every distribution.
 const NOBODY: Confinement = Confinement { uid: 65534, gid: 65534 };
-
-/// The fields of `/proc/PID/status`.
-fn status(process: u32) -> BTreeMap<String, String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let fields = status.lines().filter_map(|line| line.split_once(':'));
-    fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
-}
 
 /// What the descriptors of a process point at, without those that QEMU made itself.
 fn inherited(process: u32) -> Vec<String> {
@@ -57,9 +50,8 @@ async fn start(dir: &Path, change: impl FnOnce(&mut VmSpec)) -> Option<(Box<dyn 
 async fn it_can_gain_no_privilege_and_is_filtered() {
     let dir = tempfile::tempdir().unwrap();
     let Some((_vm, process)) = start(dir.path(), |_| ()).await else { return };
-    let status = status(process);
-    assert_eq!(status["NoNewPrivs"], "1");
-    assert_eq!(status["Seccomp"], "2");
+    assert_eq!(status(process, "NoNewPrivs"), "1");
+    assert_eq!(status(process, "Seccomp"), "2");
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
     let limit = |name| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(limit("Max core file size").contains(" 0 "), "{limits}");
@@ -129,12 +121,11 @@ async fn root_starts_it_as_somebody_else_who_can_read_no_file_of_root() {
         spec.confine = Some(NOBODY);
     });
     let Some((mut vm, process)) = started.await else { return };
-    let status = status(process);
-    assert_eq!(status["Uid"], "65534\t65534\t65534\t65534");
-    assert_eq!(status["Gid"], "65534\t65534\t65534\t65534");
+    assert_eq!(status(process, "Uid"), "65534\t65534\t65534\t65534");
+    assert_eq!(status(process, "Gid"), "65534\t65534\t65534\t65534");
     // Under KVM, that of /dev/kvm.
-    assert!(status["Groups"].split_whitespace().all(|group| group != "0"), "{status:?}");
-    assert_eq!(status["CapPrm"], "0000000000000000");
+    assert!(status(process, "Groups").split_whitespace().all(|group| group != "0"));
+    assert_eq!(status(process, "CapPrm"), "0000000000000000");
     let mut ready = [0; 6];
     let channel = tokio::net::UnixStream::from_std(vm.channel().unwrap()).unwrap();
     bench::in_time(async {

@@ -32,7 +32,7 @@ pub async fn exit_is_kept(bench: &Bench) {
 /// A created VM is silent, can be killed, and then cannot be started.
 pub async fn killed_before_start_is_killed(bench: &Bench) {
     let dir = run_dir();
-    let mut vm = bench.driver.create(bench.spec(&dir)).await.unwrap();
+    let mut vm = bench.driver.create(bench.spec(dir.path())).await.unwrap();
     let mut byte = [0];
     let silence = std::io::Read::read(&mut vm.channel().unwrap(), &mut byte).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
@@ -72,7 +72,7 @@ pub async fn wait_can_be_cancelled(bench: &Bench) {
 /// A VM that was never started costs nothing to drop.
 pub async fn created_and_dropped_vm_leaves_nothing(bench: &Bench) {
     let dir = run_dir();
-    let vm = bench.driver.create(bench.spec(&dir)).await.unwrap();
+    let vm = bench.driver.create(bench.spec(dir.path())).await.unwrap();
     let process = vm.process_id();
     drop(vm);
     assert_ended(process).await;
@@ -116,7 +116,7 @@ pub async fn crashed_hypervisor_is_told(bench: &Bench) {
 /// Whoever plans by the abilities is not disappointed.
 pub async fn pause_handle_matches_abilities(bench: &Bench) {
     let dir = run_dir();
-    let mut vm = bench.driver.create(bench.spec(&dir)).await.unwrap();
+    let mut vm = bench.driver.create(bench.spec(dir.path())).await.unwrap();
     assert_eq!(vm.pause().is_some(), bench.driver.abilities().contains(&Ability::Pause));
     if let Some(pause) = vm.pause() {
         assert_eq!(pause.hold().await.unwrap_err().kind(), Kind::InvalidState);
@@ -155,7 +155,7 @@ pub async fn missing_ability_is_refused(bench: &Bench) {
     ];
     for (ability, ask_for) in uses {
         let dir = run_dir();
-        let mut spec = bench.spec(&dir);
+        let mut spec = bench.spec(dir.path());
         ask_for(&mut spec);
         let refused = match bench.driver.create(spec).await {
             Ok(_) => false,
@@ -185,7 +185,7 @@ pub async fn senseless_spec_is_refused(bench: &Bench) {
     ];
     for (reason, change) in changes {
         let dir = run_dir();
-        let mut spec = bench.spec(&dir);
+        let mut spec = bench.spec(dir.path());
         change(&mut spec);
         let Err(error) = bench.driver.create(spec).await else { panic!("made a vm: {reason}") };
         assert_eq!(error.kind(), Kind::InvalidArgument);
