@@ -216,6 +216,21 @@ fn real_kvm_is_used_by_the_driver_that_is_built_in() {
     host.assert_clean();
 }
 
+#[test]
+fn real_kvm_needs_no_other_program() {
+    if !in_lab() {
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    // The daemon that this starts finds no program by its name.
+    let info = host.command(["info", "--format", "json"]).env("PATH", "/nonexistent").output();
+    let info = parse(&Output::from(info.unwrap()).ok());
+    assert_eq!(driver(&info, "qemu-tcg")["usable"], false, "{info}");
+    host.busybox();
+    assert_eq!(host.hyper(["run", "--rm", "busybox", "sh", "-c", "exit 42"]).status, 42);
+    host.assert_clean();
+}
+
 /// KVM's module, loaded without nested paging.
 struct Shadowed;
 
