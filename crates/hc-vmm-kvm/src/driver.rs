@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use hc_kernel::{Layout, LoadSegment};
 use hc_monitor::config;
 use hc_vmm::{
-    Ability, Access, Confinement, Driver, Error, Link, Nic, Result, Transport, Vm, VmSpec,
+    Ability, Access, CHANNEL_NAME, Confinement, Driver, Error, Link, Nic, Result, Transport, Vm,
+    VmSpec,
 };
 use hc_vmm_process::{ChildVm, Inherited, Plan, Streams, Wires, files};
 use rustix::fs::MemfdFlags;
@@ -19,9 +20,6 @@ use rustix::fs::MemfdFlags;
 use crate::tap;
 
 const DEVICE: &str = "/dev/kvm";
-
-/// The name under which the guest finds its channel in `/sys/class/virtio-ports/*/name`.
-const CHANNEL_NAME: &str = "org.hyper.channel.0";
 
 /// What every kernel needs to be told about this machine.
 ///
@@ -124,7 +122,7 @@ fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<co
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         kernel: kernel(&spec.kernel, inherited)?,
-        initramfs: inherited.file(open("initramfs", &spec.initramfs)?),
+        initramfs: inherited.file(files::open_readable("initramfs", &spec.initramfs, None)?),
         kernel_parameters: format!("{KERNEL_PARAMETERS} {}", spec.kernel_parameters),
         channel: config::Channel { stream: wires.channel, name: CHANNEL_NAME.to_owned() },
         disks,
@@ -152,7 +150,7 @@ fn card(
 }
 
 fn kernel(path: &Path, inherited: &mut Inherited) -> Result<config::Kernel> {
-    let file = open("kernel", path)?;
+    let file = files::open_readable("kernel", path, None)?;
     let layout = Layout::read(&file, path)
         .map_err(|error| file_error("kernel", path, io::Error::other(error)))?;
     let segments = layout.segments.into_iter();
@@ -168,17 +166,6 @@ fn kernel(path: &Path, inherited: &mut Inherited) -> Result<config::Kernel> {
             })
             .collect(),
     })
-}
-
-/// Opens a file that the program will only read.
-fn open(what: &'static str, path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(|source| file_error(what, path, source))?;
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    if is_file {
-        return Ok(file);
-    }
-    let source = io::Error::new(io::ErrorKind::InvalidInput, "not a file");
-    Err(file_error(what, path, source))
 }
 
 fn file_error(what: &'static str, path: &Path, source: io::Error) -> Error {

@@ -5,12 +5,9 @@
 
 use std::os::fd::RawFd;
 
-use hc_vmm::{Access, Transport};
+use hc_vmm::{Access, CHANNEL_NAME, Transport};
 use hc_vmm_process::Wires;
 use serde_json::{Value, json};
-
-/// The name under which the guest finds its channel in `/sys/class/virtio-ports/*/name`.
-const CHANNEL_NAME: &str = "org.hyper.channel.0";
 
 /// What every kernel needs to be told about this machine, whatever the pod wants of it.
 ///

@@ -40,5 +40,5 @@ mod tail;
 
 pub use driver::{Ability, Driver, Exit, Pause, Vm};
 pub use error::{Error, Kind, Result};
-pub use spec::{Access, Confinement, Disk, Link, Nic, Share, Transport, VmSpec};
+pub use spec::{Access, CHANNEL_NAME, Confinement, Disk, Link, Nic, Share, Transport, VmSpec};
 pub use tail::Tail;

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use crate::driver::{Ability, Driver};
 use crate::error::{Error, Result};
 
+/// The name of the channel: where it is a virtio port, the guest finds it by this at
+/// `/sys/class/virtio-ports/*/name`.
+pub const CHANNEL_NAME: &str = "org.hyper.channel.0";
+
 /// Everything a driver needs to make one VM.
 #[derive(Debug)]
 pub struct VmSpec {
