@@ -171,6 +171,7 @@ fn spec(config: &PodConfig, dir: &PodDir, network: Option<&Network>) -> Result<V
         disks: vec![rootfs, scratch],
         nic: network.map(|network| Nic { mac: network.guest().mac, link: Link::Owner }),
         shares: Vec::new(),
+        saved: None,
         confine: vm.confine.map(|(uid, gid)| Confinement { uid, gid }),
     })
 }

@@ -79,6 +79,7 @@ fn spec(dir: &Path, kernel: PathBuf, initramfs: &Path) -> VmSpec {
         disks: Vec::new(),
         nic: None,
         shares: Vec::new(),
+        saved: None,
         confine: None,
     }
 }

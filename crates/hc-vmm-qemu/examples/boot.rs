@@ -32,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         disks: Vec::new(),
         nic: None,
         shares: Vec::new(),
+        saved: None,
         confine: None,
     };
     let mut vm = Qemu::find(accelerator)?.create(spec).await?;

@@ -17,6 +17,7 @@ mod life;
 mod links;
 mod owner;
 mod shares;
+mod snapshots;
 mod streams;
 mod tap;
 
@@ -48,6 +49,11 @@ pub use owner::vm_dies_with_its_owner;
 pub use shares::{
     read_only_share_cannot_be_written, shared_folder_has_no_way_out,
     shared_folder_is_read_and_written,
+};
+pub use snapshots::{
+    damaged_snapshot_is_no_vm, replaced_disk_has_the_new_content,
+    restored_guest_gets_its_own_disks, restored_guest_has_a_network, snapshot_goes_on_many_times,
+    snapshot_handles_match_abilities, snapshot_is_sparse, snapshot_of_a_restored_vm,
 };
 pub use streams::{
     channel_carries_bytes_both_ways, console_reader_may_be_slow, guest_clock_keeps_time,
@@ -87,6 +93,7 @@ macro_rules! contract {
             channel_carries_bytes_both_ways
             console_reader_may_be_slow
             crashed_hypervisor_is_told
+            damaged_snapshot_is_no_vm
             created_and_dropped_vm_leaves_nothing
             disks_are_found_by_their_id
             exit_is_kept
@@ -102,11 +109,18 @@ macro_rules! contract {
             pause_handle_matches_abilities
             read_only_disk_cannot_be_written
             read_only_share_cannot_be_written
+            replaced_disk_has_the_new_content
+            restored_guest_gets_its_own_disks
+            restored_guest_has_a_network
             running_vm_dies_when_dropped
             scratch_disk_reaches_its_file
             senseless_spec_is_refused
             shared_folder_has_no_way_out
             shared_folder_is_read_and_written
+            snapshot_goes_on_many_times
+            snapshot_handles_match_abilities
+            snapshot_is_sparse
+            snapshot_of_a_restored_vm
             socket_carries_frames_both_ways
             started_twice_is_refused
             streams_are_given_once
@@ -155,22 +169,28 @@ impl Bench {
             disks: Vec::new(),
             nic: None,
             shares: Vec::new(),
+            saved: None,
             confine: None,
         }
     }
 
     /// Boots a VM and waits until its guest is ready for requests.
     async fn boot(&self, change: impl FnOnce(&mut VmSpec)) -> Running {
+        let mut running = self.launch(change).await;
+        let greeting = running.line().await;
+        assert_eq!(greeting, "ready", "the console says: {}", running.console().await);
+        running
+    }
+
+    /// Makes a VM and starts it.
+    async fn launch(&self, change: impl FnOnce(&mut VmSpec)) -> Running {
         let dir = run_dir();
         let mut spec = self.spec(dir.path());
         change(&mut spec);
         let mut vm = self.driver.create(spec).await.unwrap();
         let channel = UnixStream::from_std(vm.channel().unwrap()).unwrap();
         vm.start().await.unwrap();
-        let mut running = Running { vm, channel, dir };
-        let greeting = running.line().await;
-        assert_eq!(greeting, "ready", "the console says: {}", running.console().await);
-        running
+        Running { vm, channel, dir }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::spec::{Transport, VmSpec};
+use crate::spec::{Disk, Transport, VmSpec};
 
 /// A hypervisor.
 #[async_trait]
@@ -69,6 +70,16 @@ pub trait Vm: Send {
     fn pause(&mut self) -> Option<&mut dyn Pause> {
         None
     }
+
+    /// The handle for taking snapshots; there exactly if the driver lists [`Ability::Snapshot`].
+    fn snapshot(&mut self) -> Option<&mut dyn Snapshot> {
+        None
+    }
+
+    /// The handle for changing disks; there exactly if the driver lists [`Ability::Replace`].
+    fn replace(&mut self) -> Option<&mut dyn Replace> {
+        None
+    }
 }
 
 /// A VM whose processors can be held.
@@ -81,12 +92,45 @@ pub trait Pause: Send {
     async fn release(&mut self) -> Result<()>;
 }
 
+/// A VM that can be copied while it runs.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// Copies the guest and leaves it held, so that the caller can copy its disks at the same
+    /// instant; [`Pause::release`] lets it go on, also before the copy is written.
+    ///
+    /// A guest that was held before is copied as well. When this fails, the guest is as it was.
+    async fn take(&mut self) -> Result<Box<dyn Taken>>;
+}
+
+/// A guest that was copied, for as long as it is not written.
+#[async_trait]
+pub trait Taken: Send {
+    /// Writes it to two empty files, of which any number of VMs can be made
+    /// ([`Saved`](crate::Saved)): `memory`, which gets as long as the guest's memory and is sparse
+    /// where that is empty, and `state`, which holds all else.
+    async fn write(self: Box<Self>, memory: &File, state: &File) -> Result<()>;
+}
+
+/// A VM whose disks can be given other files.
+#[async_trait]
+pub trait Replace: Send {
+    /// Puts another file behind the disk of this id, which was made with the same access.
+    ///
+    /// The guest has no request to the disk under way; it learns of the new size when its driver
+    /// binds to the device again.
+    async fn replace(&mut self, disk: Disk) -> Result<()>;
+}
+
 /// What a hypervisor may or may not be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Ability {
     /// Hold the processors of a running guest, and let them go on.
     Pause,
+    /// Copy a running guest, and make any number of VMs that go on from the copy.
+    Snapshot,
+    /// Put another file behind a disk of a running guest.
+    Replace,
     /// Give the guest a network card whose frames go to the VM's owner.
     Network,
     /// Give it one whose frames go to a stream socket.
@@ -106,6 +150,8 @@ impl fmt::Display for Ability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Ability::Pause => "pause a guest",
+            Ability::Snapshot => "take snapshots of a guest",
+            Ability::Replace => "change a guest's disks",
             Ability::Network => "give a guest a network card",
             Ability::Socket => "connect a guest's network card to a socket",
             Ability::Tap => "connect a guest's network card to a tap device",

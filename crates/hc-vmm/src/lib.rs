@@ -14,6 +14,9 @@
 //!                the guest stops or crashes
 //! ```
 //!
+//! A spec with a [`Saved`] guest makes a VM that goes on where that one was copied. What it was
+//! copied by is [`Snapshot::take`], whose result is written at leisure.
+//!
 //! # Invariants
 //!
 //! - A VM dies with the process that owns it, however that process ends. Nothing survives to be
@@ -38,7 +41,9 @@ pub mod fake;
 mod spec;
 mod tail;
 
-pub use driver::{Ability, Driver, Exit, Pause, Vm};
+pub use driver::{Ability, Driver, Exit, Pause, Replace, Snapshot, Taken, Vm};
 pub use error::{Error, Kind, Result};
-pub use spec::{Access, CHANNEL_NAME, Confinement, Disk, Link, Nic, Share, Transport, VmSpec};
+pub use spec::{
+    Access, CHANNEL_NAME, Confinement, Disk, Link, Nic, Saved, Share, Transport, VmSpec,
+};
 pub use tail::Tail;

@@ -38,6 +38,13 @@ pub struct VmSpec {
     pub nic: Option<Nic>,
     /// Folders of the host that the guest can mount.
     pub shares: Vec<Share>,
+    /// The copy of a guest that this one goes on from, instead of booting.
+    ///
+    /// All else is as it was for the guest that was copied: kernel, transport, processors, memory,
+    /// the card's presence, and the number, order and access of the disks. Free to choose are the
+    /// name, the card's link, whom to run as, and the files behind the disks and their ids. Hardware
+    /// address and kernel parameters are the copied guest's, whatever is said here.
+    pub saved: Option<Saved>,
     /// Whom the hypervisor runs as; `None` leaves it the caller's own user.
     pub confine: Option<Confinement>,
 }
@@ -52,6 +59,7 @@ impl VmSpec {
             Some(Ability::Transport(self.transport)),
             self.nic.as_ref().map(|nic| nic.link.ability()),
             (!self.shares.is_empty()).then_some(Ability::Share),
+            self.saved.as_ref().map(|_| Ability::Snapshot),
             self.confine.map(|_| Ability::Confine),
         ];
         for ability in needed.into_iter().flatten() {
@@ -186,6 +194,16 @@ pub struct Share {
 impl Share {
     /// What a virtio file system device has room for.
     pub const MAX_TAG_LEN: usize = 36;
+}
+
+/// A guest as [`Taken::write`](crate::Taken::write) left it.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its memory. Each VM that goes on from it changes a copy of its own, page by page, and maps the
+    /// rest; whoever can change this file changes all of them, so it is best a sealed one.
+    pub memory: File,
+    /// All else.
+    pub state: File,
 }
 
 /// An unprivileged identity for the hypervisor's process. Only root can ask for one.

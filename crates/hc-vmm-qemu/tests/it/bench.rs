@@ -70,6 +70,7 @@ pub(crate) fn spec(dir: &Path) -> VmSpec {
         disks: Vec::new(),
         nic: None,
         shares: Vec::new(),
+        saved: None,
         confine: None,
     }
 }

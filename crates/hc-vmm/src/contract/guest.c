@@ -38,6 +38,7 @@
 #endif
 
 static int channel_fd = -1;
+static char kept[64];
 static char block[BLOCK] __attribute__((aligned(BLOCK)));
 
 // Ends PID 1, which panics the kernel.
@@ -147,6 +148,45 @@ static void disk_write(const char *id, const char *text)
 		answer("ok");
 	if (fd >= 0)
 		close(fd);
+}
+
+static void disk_size(const char *id)
+{
+	size_t size = 0;
+	int fd = open_disk(id, O_RDONLY);
+	if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size) < 0)
+		answer("error %d", errno);
+	else
+		answer("%zu", size);
+	if (fd >= 0)
+		close(fd);
+}
+
+// Parts the driver of disks from all its devices, or joins them, by the file of this name.
+static void disk_driver(const char *verb)
+{
+	static char devices[16][64];
+	static int count;
+	char path[300];
+	if (strcmp(verb, "unbind") == 0) {
+		DIR *entries = opendir("/sys/bus/virtio/drivers/virtio_blk");
+		struct dirent *entry;
+		for (count = 0; entries != NULL && (entry = readdir(entries)) != NULL;)
+			if (strncmp(entry->d_name, "virtio", 6) == 0 && count < 16)
+				snprintf(devices[count++], sizeof(devices[0]), "%.60s", entry->d_name);
+		if (entries != NULL)
+			closedir(entries);
+	}
+	snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/virtio_blk/%s", verb);
+	for (int i = 0; i < count; i++) {
+		int fd = open(path, O_WRONLY);
+		if (fd < 0 || write(fd, devices[i], strlen(devices[i])) < 0) {
+			answer("error %d", errno);
+			return;
+		}
+		close(fd);
+	}
+	answer("ok");
 }
 
 // Writes a disk from start to end.
@@ -350,6 +390,15 @@ static void serve(char *request)
 		disk_read(subject);
 	} else if (strcmp(verb, "write") == 0) {
 		disk_write(subject, object);
+	} else if (strcmp(verb, "size") == 0) {
+		disk_size(subject);
+	} else if (strcmp(verb, "unbind") == 0 || strcmp(verb, "bind") == 0) {
+		disk_driver(verb);
+	} else if (strcmp(verb, "keep") == 0) {
+		snprintf(kept, sizeof(kept), "%s", subject);
+		answer("ok");
+	} else if (strcmp(verb, "kept") == 0) {
+		answer("%s", kept);
 	} else if (strcmp(verb, "fill") == 0) {
 		disk_fill(subject);
 	} else if (strcmp(verb, "trim") == 0) {

@@ -12,6 +12,9 @@
 //! | `cpus`, `memory`, `clock` | a number; memory in MiB, the clock in nanoseconds |
 //! | `read DISK` | `ok` and the disk's first line |
 //! | `write DISK TEXT` | `ok` or `error N` |
+//! | `size DISK` | its bytes, or `error N` |
+//! | `unbind`, `bind` | `ok` or `error N`; the disks have no driver in between |
+//! | `keep WORD` | `ok`; `kept` then answers with the word |
 //! | `fill DISK`, `trim DISK` | `ok` or `error N` |
 //! | `mount TAG` | `ok` or `error N`; the shared folder is then where the next three look |
 //! | `get FILE` | `ok` and the file's first line, or `error N` |

@@ -18,7 +18,12 @@ pub async fn network_carries_frames_both_ways(bench: &Bench) {
     if !bench.driver.abilities().contains(&Ability::Network) {
         return;
     }
-    let mut running = bench.boot(|spec| spec.nic = Some(card(Link::Owner))).await;
+    let running = bench.boot(|spec| spec.nic = Some(card(Link::Owner))).await;
+    owner_gets_the_frames(running).await;
+}
+
+/// The owner of a running VM is at the other end of its card.
+pub(super) async fn owner_gets_the_frames(mut running: Running) {
     let network = UnixStream::from_std(running.vm.network().unwrap()).unwrap();
     assert!(running.vm.network().is_none());
     bounce(running, Peer::Stream(network)).await;

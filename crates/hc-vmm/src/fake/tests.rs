@@ -67,6 +67,7 @@ async fn the_test_sees_what_the_caller_asked_for() {
         disks: Vec::new(),
         nic: None,
         shares: Vec::new(),
+        saved: None,
         confine: None,
     };
     let mut vm = fake.create(spec).await.unwrap();
