@@ -253,6 +253,7 @@ fn name_of(call: &Call) -> &'static str {
         Call::Resize { .. } => "resize the terminal",
         Call::Stats { .. } => "read statistics",
         Call::Processes { .. } => "list processes",
+        Call::Park => "get ready to be copied",
         Call::Shutdown => "shut down",
     }
 }

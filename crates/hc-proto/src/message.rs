@@ -36,7 +36,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
-    /// Gives the guest its identity, network and scratch space. The first call, made once.
+    /// Gives the guest its identity, network and scratch space. The first call of a pod, made once,
+    /// and the same for a guest that booted and for the copy of one that was parked.
     SetUp(PodSetup),
     /// Makes a container's root and control group; runs nothing yet.
     CreateContainer(Box<ContainerSpec>),
@@ -68,6 +69,9 @@ pub enum Call {
         /// The container.
         container: Id,
     },
+    /// Gets the guest ready to be copied, memory and devices, before it has an identity: lets go of
+    /// every disk, so that each copy finds its own behind them. Refused once the pod is set up.
+    Park,
     /// Ends every container, writes everything back to the disks, unmounts them and answers; the
     /// guest then powers off.
     Shutdown,

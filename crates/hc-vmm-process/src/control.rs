@@ -4,10 +4,45 @@
 //! It is QMP, the QEMU Machine Protocol, as far as a VM needs it: JSON objects, one a line. Whatever
 //! hypervisor of ours is a process speaks it.
 
+use std::os::fd::OwnedFd;
+
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// Far more than any message we ask for; a greeting has about 200 bytes.
 const MAX_LINE_LEN: usize = 64 << 10;
+
+/// Something that a hypervisor is told to do.
+#[derive(Debug)]
+pub struct Command {
+    pub(crate) line: Vec<u8>,
+    pub(crate) descriptor: Option<OwnedFd>,
+}
+
+impl Command {
+    /// A command without arguments.
+    #[must_use]
+    pub fn new(name: &str) -> Command {
+        Command::of(&json!({ "execute": name }))
+    }
+
+    /// A command with arguments, which are a JSON object.
+    #[must_use]
+    pub fn with(name: &str, arguments: &Value) -> Command {
+        Command::of(&json!({ "execute": name, "arguments": arguments }))
+    }
+
+    /// The same, with a descriptor passed along (`SCM_RIGHTS`).
+    #[must_use]
+    pub fn carrying(mut self, descriptor: impl Into<OwnedFd>) -> Command {
+        self.descriptor = Some(descriptor.into());
+        self
+    }
+
+    fn of(value: &Value) -> Command {
+        Command { line: format!("{value}\r\n").into_bytes(), descriptor: None }
+    }
+}
 
 /// One message from the hypervisor.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +53,8 @@ pub(crate) enum Message {
     Failed(String),
     /// The machine stops for good.
     Shutdown(Shutdown),
+    /// How far the machine has got with being copied or restored, in the hypervisor's word for it.
+    Progress(String),
     /// The greeting, or an event that nobody here waits for.
     Other,
 }
@@ -34,11 +71,6 @@ pub(crate) struct Shutdown {
 /// The hypervisor broke the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Garbled;
-
-/// The command that ends the negotiation, or one without arguments, as a line.
-pub(crate) fn command(name: &str) -> Vec<u8> {
-    format!("{{\"execute\":\"{name}\"}}\r\n").into_bytes()
-}
 
 /// Turns a byte stream into messages.
 #[derive(Debug, Default)]
@@ -73,12 +105,17 @@ impl Decoder {
 #[derive(Deserialize)]
 struct Line {
     #[serde(rename = "QMP")]
-    greeting: Option<serde_json::Value>,
+    greeting: Option<Value>,
     #[serde(rename = "return")]
-    done: Option<serde_json::Value>,
+    done: Option<Value>,
     error: Option<Failure>,
     event: Option<String>,
-    data: Option<serde_json::Value>,
+    data: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Progress {
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +130,11 @@ fn parse(line: &[u8]) -> Result<Message, Garbled> {
         Line { done: Some(_), .. } => Ok(Message::Done),
         Line { event: Some(event), data: Some(data), .. } if event == "SHUTDOWN" => {
             serde_json::from_value(data).map(Message::Shutdown).map_err(|_| Garbled)
+        }
+        Line { event: Some(event), data: Some(data), .. } if event == "MIGRATION" => {
+            let progress = serde_json::from_value(data).map_err(|_| Garbled)?;
+            let Progress { status } = progress;
+            Ok(Message::Progress(status))
         }
         Line { event: Some(_), .. } | Line { greeting: Some(_), .. } => Ok(Message::Other),
         Line { .. } => Err(Garbled),

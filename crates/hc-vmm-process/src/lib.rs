@@ -23,10 +23,13 @@
 mod control;
 pub mod files;
 mod process;
+mod remote;
 mod streams;
 mod supervisor;
 mod vm;
 
+pub use control::Command;
 pub use process::User;
+pub use remote::{Progress, Remote};
 pub use streams::{Inherited, Streams, Wires};
-pub use vm::{BoxFuture, ChildVm, Explain, Plan};
+pub use vm::{BoxFuture, ChildVm, Dialect, Explain, Plan};

@@ -9,17 +9,21 @@
 //!             exit                       +-- wait -----> status
 //! ```
 
-use std::io::{self, Read as _, Write as _};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use hc_vmm::{Exit, Tail};
 use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::control::{self, Decoder, Message, Shutdown};
+use crate::control::{self, Command, Decoder, Message, Shutdown};
 
 /// What every panic of a Linux kernel says, before it resets the machine.
 const PANIC_MARK: &str = "Kernel panic - not syncing";
@@ -37,7 +41,7 @@ pub(crate) enum Request {
     /// End the process.
     Kill,
     /// Send this command; the answer is the hypervisor's, or its reason for a refusal.
-    Command(&'static str, Reply),
+    Command(Command, Reply),
 }
 
 /// Where the answer to a command goes.
@@ -58,8 +62,9 @@ pub(crate) struct Supervisor {
     streams: Ends,
     requests: mpsc::Receiver<Request>,
     decoder: Decoder,
-    /// Who waits for the answer to the command under way.
-    waiting: Option<Reply>,
+    /// Who waits for the answers to the commands under way, in the order in which they come.
+    waiting: VecDeque<Reply>,
+    progress: broadcast::Sender<String>,
     evidence: Evidence,
 }
 
@@ -75,10 +80,16 @@ struct Evidence {
 }
 
 impl Supervisor {
-    pub(crate) fn new(child: Child, streams: Ends, requests: mpsc::Receiver<Request>) -> Self {
+    pub(crate) fn new(
+        child: Child,
+        streams: Ends,
+        requests: mpsc::Receiver<Request>,
+        progress: broadcast::Sender<String>,
+    ) -> Self {
         let decoder = Decoder::default();
         let evidence = Evidence::default();
-        Supervisor { child, streams, requests, decoder, waiting: None, evidence }
+        let waiting = VecDeque::new();
+        Supervisor { child, streams, requests, decoder, waiting, progress, evidence }
     }
 
     /// Runs until the process has ended, then publishes how.
@@ -106,8 +117,8 @@ impl Supervisor {
             tokio::select! {
                 status = self.child.wait() => return status,
                 request = self.requests.recv(), if wanted => match request {
-                    Some(Request::Command(name, reply)) => {
-                        self.waiting = send(control, name, reply);
+                    Some(Request::Command(command, reply)) => {
+                        self.waiting.extend(send(control, &command, reply));
                     }
                     Some(Request::Kill) => kill(&mut self.child, &mut self.evidence),
                     None => {
@@ -118,7 +129,8 @@ impl Supervisor {
                 _ = control.readable(), if reading.control => {
                     let decoder = &mut self.decoder;
                     reading.control = read(control, |bytes| decoder.feed(bytes));
-                    reading.control &= self.evidence.listen(decoder, &mut self.waiting);
+                    let waiting = &mut self.waiting;
+                    reading.control &= self.evidence.listen(decoder, waiting, &self.progress);
                 }
                 _ = console.readable(), if reading.console => {
                     let evidence = &mut self.evidence;
@@ -151,10 +163,16 @@ fn kill(child: &mut Child, evidence: &mut Evidence) {
 }
 
 /// Sends a command; gives back whom its answer is for, or tells them that it cannot be sent.
-fn send(control: &UnixStream, name: &str, reply: Reply) -> Option<Reply> {
-    let line = control::command(name);
+fn send(control: &UnixStream, command: &Command, reply: Reply) -> Option<Reply> {
+    let Command { line, descriptor } = command;
+    let descriptor = descriptor.as_ref().map(|descriptor| [descriptor.as_fd()]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut along = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptor) = &descriptor {
+        along.push(SendAncillaryMessage::ScmRights(descriptor));
+    }
     // Past tokio, which would first wait for the socket's news that it is writable.
-    match rustix::io::write(control, &line) {
+    match sendmsg(control, &[IoSlice::new(line)], &mut along, SendFlags::NOSIGNAL) {
         Ok(written) if written == line.len() => return Some(reply),
         // Its end is about to be noticed, and says more than this error.
         Err(Errno::PIPE) => return Some(reply),
@@ -211,7 +229,12 @@ impl Evidence {
     }
 
     /// Acts on the messages that have come; says whether they made sense.
-    fn listen(&mut self, decoder: &mut Decoder, waiting: &mut Option<Reply>) -> bool {
+    fn listen(
+        &mut self,
+        decoder: &mut Decoder,
+        waiting: &mut VecDeque<Reply>,
+        progress: &broadcast::Sender<String>,
+    ) -> bool {
         loop {
             let answer = match decoder.next_message() {
                 Ok(None) => return true,
@@ -220,15 +243,21 @@ impl Evidence {
                     self.shutdown = Some(shutdown);
                     continue;
                 }
+                Ok(Some(Message::Progress(status))) => {
+                    let _ = progress.send(status); // Often nobody listens.
+                    continue;
+                }
                 Ok(Some(Message::Done)) => Ok(()),
                 Ok(Some(Message::Failed(reason))) => Err(reason),
                 Err(control::Garbled) => {
                     tracing::warn!("hypervisor broke its control protocol");
-                    refuse(waiting.take(), "its answer makes no sense");
+                    for waiting in waiting.drain(..) {
+                        refuse(Some(waiting), "its answer makes no sense");
+                    }
                     return false;
                 }
             };
-            if let Some(reply) = waiting.take() {
+            if let Some(reply) = waiting.pop_front() {
                 // Whoever asked may have given up by now.
                 let _ = reply.send(answer);
             }

@@ -2,25 +2,28 @@
 //! The handle of one VM that is a child process.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hc_vmm::{Error, Exit, Pause, Result, Vm};
-use tokio::sync::{mpsc, oneshot, watch};
+use hc_vmm::{Disk, Error, Exit, Pause, Replace, Result, Snapshot, Vm};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::control::Command;
 use crate::process::{Launch, User};
+use crate::remote::{Remote, ended};
 use crate::streams::Streams;
 use crate::supervisor::{Ends, Request, Supervisor};
 
-/// How long a hypervisor may take to answer. It does so within milliseconds, unless it has to wait
-/// for disk requests under way, or the host is as busy as when it starts many VMs at once.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// News of a hypervisor's progress that nobody has looked at; it tells a handful a copy.
+const UNSEEN_PROGRESS: usize = 64;
 
 /// How long a killed process may take to go: the kernel has its memory to free, and its I/O to end.
 const KILL_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,9 +38,21 @@ pub struct Plan {
     pub inherited: Vec<OwnedFd>,
     /// Whom it runs as, if not as its parent.
     pub user: Option<User>,
+    /// What it is told first, in this order.
+    pub greeting: Vec<Command>,
     /// Asked when the program ended before it answered for the first time: a better error than that,
     /// if there is one.
     pub explain: Option<Explain>,
+}
+
+/// How a hypervisor is told to do what not every one can.
+#[async_trait]
+pub trait Dialect: Send + Sync {
+    /// What [`Snapshot::take`] is to do.
+    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<()>;
+
+    /// What [`Replace::replace`] is to do.
+    async fn replace(&self, remote: &Remote, disk: Disk) -> Result<()>;
 }
 
 /// Finds out why a program cannot start, at leisure.
@@ -52,10 +67,16 @@ impl fmt::Debug for Plan {
     }
 }
 
+impl fmt::Debug for ChildVm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildVm").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// One VM in a process of its own. The variants of `State` are its life.
-#[derive(Debug)]
 pub struct ChildVm {
     name: String,
+    dialect: Option<Arc<dyn Dialect>>,
     state: State,
     exit: watch::Receiver<Option<Exit>>,
     channel: Option<UnixStream>,
@@ -68,7 +89,7 @@ enum State {
     /// No process yet.
     Created(Box<Created>),
     /// There is, or was, a process, and a task that knows which of both.
-    Started { process_id: u32, requests: mpsc::Sender<Request> },
+    Started { process_id: u32, requests: mpsc::Sender<Request>, remote: Remote },
     /// Killed before it was started.
     Spent,
 }
@@ -90,6 +111,7 @@ impl ChildVm {
         let Streams { control, channel, console, console_copy, console_reader, network } = streams;
         ChildVm {
             name,
+            dialect: None,
             state: State::Created(Box::new(Created { plan, control, console, console_copy, exit })),
             exit: exit_seen,
             channel: Some(channel),
@@ -98,39 +120,24 @@ impl ChildVm {
         }
     }
 
-    /// Sends a command and waits for the answer.
-    async fn command(&self, name: &'static str, what: &'static str) -> Result<()> {
-        let State::Started { requests, .. } = &self.state else {
-            return Err(self.wrong_state(what));
-        };
-        let (reply, answer) = oneshot::channel();
-        let exchange = async {
-            // Both fail if the task has gone, because the process has.
-            requests.send(Request::Command(name, reply)).await.ok()?;
-            answer.await.ok()
-        };
-        match timeout(ANSWER_DEADLINE, exchange).await {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(reason))) => {
-                Err(Error::Refused { vm: self.name.clone(), request: what, reason })
-            }
-            Ok(None) => Err(self.ended_during(what).await),
-            Err(_) => Err(Error::Unresponsive {
-                vm: self.name.clone(),
-                request: what,
-                waited: ANSWER_DEADLINE,
-            }),
+    /// The same VM, which can be copied and whose disks can be changed.
+    #[must_use]
+    pub fn with_dialect(mut self, dialect: Arc<dyn Dialect>) -> ChildVm {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    fn remote(&self, call: &'static str) -> Result<Remote> {
+        match &self.state {
+            State::Started { remote, .. } => Ok(remote.clone()),
+            State::Created(_) | State::Spent => Err(self.wrong_state(call)),
         }
     }
 
-    async fn ended_during(&self, during: &'static str) -> Error {
-        let vm = self.name.clone();
-        match ended(&self.exit).await {
-            Exit::Crashed { status, last_words } => {
-                Error::Ended { vm, during, last_words: format!("{status}: {last_words}") }
-            }
-            Exit::Stopped | Exit::Killed => Error::State { vm, call: during, state: "ended" },
-        }
+    fn dialect(&self, call: &'static str) -> Result<(Arc<dyn Dialect>, Remote)> {
+        let remote = self.remote(call)?;
+        let dialect = self.dialect.clone().ok_or_else(|| self.wrong_state(call))?;
+        Ok((dialect, remote))
     }
 
     fn wrong_state(&self, call: &'static str) -> Error {
@@ -145,8 +152,9 @@ impl ChildVm {
 
 impl Created {
     /// Starts the process and the task that owns it.
-    fn launch(self) -> io::Result<State> {
+    fn launch(self, name: String) -> io::Result<State> {
         let Created { plan, control, console, console_copy, exit } = self;
+        let exit_seen = exit.subscribe();
         let (stderr, stderr_of_child) = UnixStream::pair()?;
         stderr.set_nonblocking(true)?;
         let ends = Ends {
@@ -155,24 +163,16 @@ impl Created {
             console_copy,
             stderr: stderr.try_into()?,
         };
-        let Plan { program, arguments, inherited, user, explain: _ } = plan;
+        let Plan { program, arguments, inherited, user, greeting: _, explain: _ } = plan;
         let stderr = stderr_of_child.into();
         let launch = Launch { program: &program, arguments: &arguments, inherited, stderr, user };
         let child = launch.spawn()?;
         let process_id = child.id().expect("a child that nobody has waited for has an id");
         let (requests, requests_seen) = mpsc::channel(1);
-        tokio::spawn(Supervisor::new(child, ends, requests_seen).run(exit));
-        Ok(State::Started { process_id, requests })
-    }
-}
-
-/// Waits for the exit, which somebody always publishes.
-async fn ended(exit: &watch::Receiver<Option<Exit>>) -> Exit {
-    let mut exit = exit.clone();
-    match exit.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(exit)) => exit.clone(),
-        // The task went without a word: its runtime is shutting down, and took the process along.
-        Ok(None) | Err(_) => Exit::Killed,
+        let (progress, _) = broadcast::channel(UNSEEN_PROGRESS);
+        let remote = Remote::new(name, requests.downgrade(), progress.clone(), exit_seen);
+        tokio::spawn(Supervisor::new(child, ends, requests_seen, progress).run(exit));
+        Ok(State::Started { process_id, requests, remote })
     }
 }
 
@@ -187,9 +187,19 @@ impl Vm for ChildVm {
             unreachable!("it was created a moment ago");
         };
         let (path, explain) = (created.plan.program.clone(), created.plan.explain.take());
-        self.state = created.launch().map_err(|source| Error::Spawn { path, source })?;
+        let greeting = std::mem::take(&mut created.plan.greeting);
+        let launched = created.launch(self.name.clone());
+        self.state = launched.map_err(|source| Error::Spawn { path, source })?;
+        let remote = self.remote(DURING)?;
         // The guest boots while we wait: this is to learn of a program that refuses its machine.
-        match (self.command("qmp_capabilities", DURING).await, explain) {
+        let greeted = async {
+            remote.command(DURING, Command::new("qmp_capabilities")).await?;
+            for command in greeting {
+                remote.command(DURING, command).await?;
+            }
+            Ok(())
+        };
+        match (greeted.await, explain) {
             (Err(error @ Error::Ended { .. }), Some(explain)) => {
                 Err(explain().await.unwrap_or(error))
             }
@@ -245,15 +255,39 @@ impl Vm for ChildVm {
     fn pause(&mut self) -> Option<&mut dyn Pause> {
         Some(self)
     }
+
+    fn snapshot(&mut self) -> Option<&mut dyn Snapshot> {
+        self.dialect.is_some().then_some(self as _)
+    }
+
+    fn replace(&mut self) -> Option<&mut dyn Replace> {
+        self.dialect.is_some().then_some(self as _)
+    }
 }
 
 #[async_trait]
 impl Pause for ChildVm {
     async fn hold(&mut self) -> Result<()> {
-        self.command("stop", "hold").await
+        self.remote("hold")?.command("hold", Command::new("stop")).await
     }
 
     async fn release(&mut self) -> Result<()> {
-        self.command("cont", "release").await
+        self.remote("release")?.command("release", Command::new("cont")).await
+    }
+}
+
+#[async_trait]
+impl Snapshot for ChildVm {
+    async fn take(&mut self, memory: &File, state: &File) -> Result<()> {
+        let (dialect, remote) = self.dialect("copy")?;
+        dialect.take(&remote, memory, state).await
+    }
+}
+
+#[async_trait]
+impl Replace for ChildVm {
+    async fn replace(&mut self, disk: Disk) -> Result<()> {
+        let (dialect, remote) = self.dialect("change a disk of")?;
+        dialect.replace(&remote, disk).await
     }
 }

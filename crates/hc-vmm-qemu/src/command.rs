@@ -49,15 +49,28 @@ pub(crate) struct Machine<'a> {
     pub(crate) transport: Transport,
     pub(crate) vcpus: u32,
     pub(crate) memory_mib: u32,
-    pub(crate) kernel: RawFd,
-    pub(crate) initramfs: RawFd,
-    pub(crate) kernel_parameters: &'a str,
-    /// The rate of the time stamp counter, for a guest that cannot measure it.
-    pub(crate) counter_khz: Option<u64>,
+    pub(crate) origin: Origin<'a>,
     /// QEMU's ends of the streams.
     pub(crate) wires: Wires,
     pub(crate) card: Option<Card>,
     pub(crate) disks: Vec<Drive<'a>>,
+}
+
+/// Where the guest comes from.
+#[derive(Debug)]
+pub(crate) enum Origin<'a> {
+    /// It boots.
+    Boot {
+        kernel: RawFd,
+        initramfs: RawFd,
+        parameters: &'a str,
+        /// The rate of the time stamp counter, for a guest that cannot measure it.
+        counter_khz: Option<u64>,
+    },
+    /// It comes over a stream that a command names, and goes on in a copy of this memory.
+    Saved { memory: RawFd },
+    /// It comes over such a stream with all its memory, which is put into this file, and stands still.
+    Rebuilt { memory: RawFd },
 }
 
 /// A network card, with its hardware address.
@@ -78,9 +91,59 @@ pub(crate) enum Backend {
 
 #[derive(Debug)]
 pub(crate) struct Drive<'a> {
-    pub(crate) file: RawFd,
+    pub(crate) backing: Backing,
     pub(crate) id: &'a str,
     pub(crate) access: Access,
+}
+
+/// What is behind a disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Backing {
+    /// An open file.
+    File(RawFd),
+    /// Zeros: a disk that nobody reads.
+    Nothing,
+}
+
+/// The two layers behind a disk: the device sees `diskN`, below which the file can be exchanged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layers {
+    pub(crate) number: usize,
+    pub(crate) access: Access,
+}
+
+impl Layers {
+    /// The upper layer's name.
+    pub(crate) fn name(self) -> String {
+        format!("disk{}", self.number)
+    }
+
+    /// The lower layer: the file in descriptor set `set`.
+    pub(crate) fn file(self, name: &str, set: usize) -> Value {
+        let mut layer = self.layer("file", name);
+        layer["filename"] = json!(format!("/dev/fdset/{set}"));
+        // The caller owns the file; a lock would tell QEMU nothing and cost calls.
+        layer["locking"] = json!("off");
+        layer
+    }
+
+    /// The upper layer, above the layer of this name.
+    pub(crate) fn disk(self, file: &str) -> Value {
+        let mut layer = self.layer("raw", &self.name());
+        layer["file"] = json!(file);
+        layer
+    }
+
+    fn layer(self, driver: &str, name: &str) -> Value {
+        json!({
+            "driver": driver,
+            "node-name": name,
+            "read-only": self.access == Access::ReadOnly,
+            // What the guest trims is given back to the host.
+            "discard": "unmap",
+            "cache": { "no-flush": self.access == Access::Scratch },
+        })
+    }
 }
 
 impl Machine<'_> {
@@ -112,13 +175,37 @@ impl Machine<'_> {
         };
         line.option("-smp", self.vcpus.to_string());
         line.option("-m", format!("{}M", self.memory_mib));
-        line.option("-kernel", format!("/proc/self/fd/{}", self.kernel));
-        line.option("-initrd", format!("/proc/self/fd/{}", self.initramfs));
-        line.option("-append", self.parameters());
+        line.json("-object", self.memory());
+        match self.origin {
+            Origin::Boot { kernel, initramfs, parameters, counter_khz } => line
+                .option("-kernel", format!("/proc/self/fd/{kernel}"))
+                .option("-initrd", format!("/proc/self/fd/{initramfs}"))
+                .option("-append", self.parameters(parameters, counter_khz)),
+            Origin::Saved { .. } => line.option("-incoming", "defer"),
+            Origin::Rebuilt { .. } => line.option("-incoming", "defer").flag("-S"),
+        };
+    }
+
+    /// The guest's memory: an object of its own, so that it has the same name wherever it lives.
+    fn memory(&self) -> Value {
+        let size = u64::from(self.memory_mib) << 20;
+        let file = |number: RawFd, shared: bool| {
+            let path = format!("/proc/self/fd/{number}");
+            json!({ "qom-type": "memory-backend-file", "id": "memory", "size": size,
+                    "mem-path": path, "share": shared, "dump": false })
+        };
+        match self.origin {
+            Origin::Boot { .. } => {
+                json!({ "qom-type": "memory-backend-ram", "id": "memory", "size": size,
+                        "dump": false })
+            }
+            Origin::Saved { memory } => file(memory, false),
+            Origin::Rebuilt { memory } => file(memory, true),
+        }
     }
 
     /// The kernel's parameters, the pod's own last, so that they win.
-    fn parameters(&self) -> String {
+    fn parameters(&self, own: &str, counter_khz: Option<u64>) -> String {
         let mut parameters = vec![KERNEL_PARAMETERS.to_owned()];
         if self.transport == Transport::Mmio {
             parameters.push(MMIO_PARAMETERS.to_owned());
@@ -126,22 +213,22 @@ impl Machine<'_> {
         if self.accelerator == Accelerator::Tcg {
             parameters.push(EMULATED_PARAMETERS.to_owned());
             parameters
-                .extend(self.counter_khz.map(|khz| format!("tsc_early_khz={khz} tsc=reliable")));
+                .extend(counter_khz.map(|khz| format!("tsc_early_khz={khz} tsc=reliable")));
             if self.vcpus == 1 {
                 // A single processor does not need lock prefixes, but the emulator ignores them by
                 // itself: taking them out only makes it translate the code again.
                 parameters.push("noreplace-smp".to_owned());
             }
         }
-        parameters.push(self.kernel_parameters.to_owned());
+        parameters.push(own.to_owned());
         parameters.join(" ")
     }
 
     fn board(&self) -> &'static str {
         match self.transport {
             // Without ACPI, QEMU names the devices on the kernel's command line.
-            Transport::Mmio => "microvm,acpi=off,x-option-roms=off,dump-guest-core=off",
-            Transport::Pci => "q35,usb=off,dump-guest-core=off",
+            Transport::Mmio => "microvm,acpi=off,x-option-roms=off,memory-backend=memory",
+            Transport::Pci => "q35,usb=off,memory-backend=memory",
         }
     }
 
@@ -171,27 +258,24 @@ impl Machine<'_> {
     }
 
     fn drive(&self, line: &mut Line, number: usize, drive: &Drive<'_>) {
-        let &Drive { file, id, access } = drive;
-        line.option("-add-fd", format!("fd={file},set={number}"));
-        let node = format!("disk{number}");
-        line.json(
-            "-blockdev",
-            json!({
-                "driver": "file",
-                "node-name": node,
-                "filename": format!("/dev/fdset/{number}"),
-                "read-only": access == Access::ReadOnly,
-                // The caller owns the file; a lock would tell QEMU nothing and cost calls.
-                "locking": "off",
-                // What the guest trims is given back to the host.
-                "discard": "unmap",
-                "cache": { "no-flush": access == Access::Scratch },
-            }),
-        );
+        let &Drive { ref backing, id, access } = drive;
+        let (layers, file) = (Layers { number, access }, "file");
+        match *backing {
+            Backing::File(file_number) => {
+                line.option("-add-fd", format!("fd={file_number},set={number}"));
+                line.json("-blockdev", layers.file(&format!("{file}{number}"), number));
+            }
+            Backing::Nothing => {
+                let node = format!("{file}{number}");
+                line.json("-blockdev", json!({ "driver": "null-co", "node-name": node,
+                    "read-zeroes": true, "read-only": access == Access::ReadOnly }));
+            }
+        }
+        line.json("-blockdev", layers.disk(&format!("{file}{number}")));
         line.device(
             self.virtio("blk"),
             json!({
-                "drive": node,
+                "drive": layers.name(),
                 "serial": id,
                 // A full host disk is an error for the guest to deal with, not a stopped VM.
                 "rerror": "report",

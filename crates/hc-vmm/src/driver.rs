@@ -95,20 +95,14 @@ pub trait Pause: Send {
 /// A VM that can be copied while it runs.
 #[async_trait]
 pub trait Snapshot: Send {
-    /// Copies the guest and leaves it held, so that the caller can copy its disks at the same
-    /// instant; [`Pause::release`] lets it go on, also before the copy is written.
-    ///
-    /// A guest that was held before is copied as well. When this fails, the guest is as it was.
-    async fn take(&mut self) -> Result<Box<dyn Taken>>;
-}
-
-/// A guest that was copied, for as long as it is not written.
-#[async_trait]
-pub trait Taken: Send {
-    /// Writes it to two empty files, of which any number of VMs can be made
+    /// Copies the guest to two empty files, of which any number of VMs can be made
     /// ([`Saved`](crate::Saved)): `memory`, which gets as long as the guest's memory and is sparse
-    /// where that is empty, and `state`, which holds all else.
-    async fn write(self: Box<Self>, memory: &File, state: &File) -> Result<()>;
+    /// where that is empty, and `state`, which gets all else.
+    ///
+    /// The guest runs on meanwhile, as far as the hypervisor can, and is held when this returns, so
+    /// that the caller can copy its disks at the same instant; [`Pause::release`] lets it go on. A
+    /// guest that was held before is copied as well. When this fails, the guest is as it was.
+    async fn take(&mut self, memory: &File, state: &File) -> Result<()>;
 }
 
 /// A VM whose disks can be given other files.

@@ -14,8 +14,8 @@
 //!                the guest stops or crashes
 //! ```
 //!
-//! A spec with a [`Saved`] guest makes a VM that goes on where that one was copied. What it was
-//! copied by is [`Snapshot::take`], whose result is written at leisure.
+//! A spec with a [`Saved`] guest makes a VM that goes on where that one was copied. [`Snapshot::take`]
+//! copies one.
 //!
 //! # Invariants
 //!
@@ -41,7 +41,7 @@ pub mod fake;
 mod spec;
 mod tail;
 
-pub use driver::{Ability, Driver, Exit, Pause, Replace, Snapshot, Taken, Vm};
+pub use driver::{Ability, Driver, Exit, Pause, Replace, Snapshot, Vm};
 pub use error::{Error, Kind, Result};
 pub use spec::{
     Access, CHANNEL_NAME, Confinement, Disk, Link, Nic, Saved, Share, Transport, VmSpec,

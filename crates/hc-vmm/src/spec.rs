@@ -196,11 +196,12 @@ impl Share {
     pub const MAX_TAG_LEN: usize = 36;
 }
 
-/// A guest as [`Taken::write`](crate::Taken::write) left it.
+/// A guest as [`Snapshot::take`](crate::Snapshot::take) left it.
 #[derive(Debug)]
 pub struct Saved {
     /// Its memory. Each VM that goes on from it changes a copy of its own, page by page, and maps the
-    /// rest; whoever can change this file changes all of them, so it is best a sealed one.
+    /// rest; whoever can change this file changes all of them, so it is best a sealed one. The
+    /// hypervisor's process opens it again, to read and write: as its own user, if it is confined.
     pub memory: File,
     /// All else.
     pub state: File,

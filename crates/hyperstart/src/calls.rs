@@ -12,7 +12,7 @@ use crate::error::{Attempt as _, Error, Result};
 use crate::helper::Helper;
 use crate::init::{Init, kill_deadline};
 use crate::process::{Process, Surroundings};
-use crate::{list, setup};
+use crate::{devices, list, setup};
 
 /// The most that is read of `/proc/net/dev`.
 const NET_DEV_MAX: u64 = 64 * 1024;
@@ -45,6 +45,7 @@ impl Init {
                 self.stats(&container).map(|stats| Some(Answer::Stats(stats)))
             }
             Call::Processes { container } => self.list(id, &container).map(|()| None),
+            Call::Park => self.park().map(|()| Some(Answer::Done)),
             Call::Shutdown => {
                 self.shut_down(id);
                 Ok(None)
@@ -55,6 +56,13 @@ impl Init {
             Ok(None) => {}
             Err(error) => self.reply(id, Err(error.into())),
         }
+    }
+
+    fn park(&self) -> Result<()> {
+        if self.pod.is_some() {
+            return Err(Error::invalid("the pod is set up already"));
+        }
+        devices::let_go_of_disks()
     }
 
     fn set_up(&mut self, pod: PodSetup) -> Result<()> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Finding devices by what the host named them: a port by its name, a disk by its serial, an
-//! interface by its Ethernet address.
+//! interface by its Ethernet address; and letting go of disks for the time in which the guest is
+//! copied.
 //!
 //! Devices may appear late, since the kernel probes them on its own time. Every search therefore
 //! waits, for the kernel's announcement and never longer than [`APPEAR`].
@@ -21,13 +22,27 @@ use crate::error::{Attempt as _, Error, Result};
 const APPEAR: Duration = Duration::from_secs(5);
 /// The kernel's own announcements.
 const KERNEL_GROUP: u32 = 1;
+/// Every virtio device, as links named `virtio0` and so on.
+const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
+/// The driver of virtio disks: what is bound to it, and the files that bind and unbind.
+const DISK_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
+/// The virtio number of network cards, and of disks, as sysfs writes them.
+const NETWORK_CARD: &str = "0x0001";
+const DISK: &str = "0x0002";
+
+/// An interface that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    /// Its number.
+    pub(crate) number: u32,
+    /// Whether it has the Ethernet address that was asked for.
+    pub(crate) has_address: bool,
+}
 
 /// The device file of the virtio-serial port called `name`.
 pub(crate) fn port(name: &str) -> Result<PathBuf> {
     find(&format!("port {name}"), || {
-        let entry = entries("/sys/class/virtio-ports").find(|entry| {
-            fs::read_to_string(entry.join("name")).is_ok_and(|found| found.trim_end() == name)
-        })?;
+        let entry = entries("/sys/class/virtio-ports").find(|entry| says(entry, "name", name))?;
         Some(Path::new("/dev").join(entry.file_name()?))
     })
 }
@@ -40,26 +55,64 @@ pub(crate) fn file(path: &str) -> Result<PathBuf> {
 /// The device file of the disk with this serial.
 pub(crate) fn disk(serial: &str) -> Result<PathBuf> {
     find(&format!("disk {serial}"), || {
-        let entry = entries("/sys/block").find(|entry| {
-            fs::read_to_string(entry.join("serial")).is_ok_and(|found| found.trim_end() == serial)
-        })?;
+        let entry = entries("/sys/block").find(|entry| says(entry, "serial", serial))?;
         Some(Path::new("/dev").join(entry.file_name()?))
     })
 }
 
-/// The number of the interface with this Ethernet address.
-pub(crate) fn interface(mac: [u8; 6]) -> Result<u32> {
+/// The interface with this Ethernet address, or else the only virtio card: that of a copied guest
+/// has the address of the guest that was copied.
+pub(crate) fn interface(mac: [u8; 6]) -> Result<Interface> {
     let address = mac.map(|byte| format!("{byte:02x}")).join(":");
     find(&format!("interface {address}"), || {
-        let entry = entries("/sys/class/net").find(|entry| {
-            fs::read_to_string(entry.join("address")).is_ok_and(|found| found.trim_end() == address)
-        })?;
-        fs::read_to_string(entry.join("ifindex")).ok()?.trim_end().parse().ok()
+        let has_address = |entry: &PathBuf| says(entry, "address", &address);
+        let named = entries("/sys/class/net").find(has_address);
+        let found = named.or_else(|| only_card(Path::new(VIRTIO_DEVICES)))?;
+        let number = fs::read_to_string(found.join("ifindex")).ok()?.trim_end().parse().ok()?;
+        Some(Interface { number, has_address: has_address(&found) })
     })
 }
 
+/// The interface of the only virtio card; `None` if there are more.
+fn only_card(devices: &Path) -> Option<PathBuf> {
+    let mut cards = entries(devices).filter(|device| says(device, "device", NETWORK_CARD));
+    let card = cards.next().filter(|_| cards.next().is_none())?;
+    entries(card.join("net")).next()
+}
+
+/// Takes every virtio disk from its driver, which forgets all that it knew of it.
+pub(crate) fn let_go_of_disks() -> Result<()> {
+    for disk in entries(DISK_DRIVER).filter(|entry| entry.join("device").exists()) {
+        tell_driver("unbind", &disk)?;
+    }
+    Ok(())
+}
+
+/// Gives every virtio disk without a driver to the driver. A guest that booted has none such.
+pub(crate) fn take_up_disks() -> Result<()> {
+    driverless_disks(Path::new(VIRTIO_DEVICES)).try_for_each(|disk| tell_driver("bind", &disk))
+}
+
+/// The virtio disks among `devices` that have no driver.
+fn driverless_disks(devices: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    entries(devices)
+        .filter(|device| !device.join("driver").exists() && says(device, "device", DISK))
+}
+
+/// Has the driver of disks do something with a device; it is done when this returns.
+fn tell_driver(what: &str, device: &Path) -> Result<()> {
+    let name = device.file_name().unwrap_or_default();
+    fs::write(Path::new(DISK_DRIVER).join(what), name.as_encoded_bytes())
+        .attempt(|| format!("{what} disk {}", name.display()))
+}
+
+/// Whether the attribute of a device in sysfs is this text.
+fn says(device: &Path, attribute: &str, text: &str) -> bool {
+    fs::read_to_string(device.join(attribute)).is_ok_and(|found| found.trim_end() == text)
+}
+
 /// What lies in a directory of sysfs; nothing where the directory does not exist (yet).
-fn entries(directory: &str) -> impl Iterator<Item = PathBuf> + use<> {
+fn entries(directory: impl AsRef<Path>) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
 }
 
@@ -112,4 +165,55 @@ fn wait(announcements: &OwnedFd, patience: Duration) -> Result<()> {
     // An overrun (ENOBUFS) is as good as news: the probe looks at everything again.
     while rustix::net::recv(announcements, &mut buffer, RecvFlags::empty()).is_ok() {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory as sysfs shows it: devices by their names and files.
+    fn sysfs(devices: &[(&str, &[(&str, &str)])]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, files) in devices {
+            for (file, text) in *files {
+                let path = directory.path().join(name).join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        }
+        directory
+    }
+
+    fn names(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {
+        let name = |path: PathBuf| path.file_name().unwrap().display().to_string();
+        let mut names: Vec<_> = paths.map(name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn only_disks_without_a_driver_are_taken_up() {
+        let devices = sysfs(&[
+            ("virtio0", &[("device", "0x0002\n"), ("driver/bind", "")]),
+            ("virtio1", &[("device", "0x0002\n")]),
+            ("virtio2", &[("device", "0x0001\n")]),
+            ("virtio3", &[("device", "0x0002\n")]),
+        ]);
+        assert_eq!(names(driverless_disks(devices.path())), ["virtio1", "virtio3"]);
+        assert_eq!(names(driverless_disks(Path::new("/absent"))), [""; 0]);
+    }
+
+    #[test]
+    fn a_card_is_known_without_its_address_only_if_it_is_the_only_one() {
+        let disk = ("virtio0", &[("device", "0x0002\n")][..]);
+        let card = ("virtio1", &[("device", "0x0001\n"), ("net/eth0/ifindex", "2\n")][..]);
+        let other = ("virtio2", &[("device", "0x0001\n"), ("net/eth1/ifindex", "3\n")][..]);
+        for (devices, expected) in
+            [(vec![disk, card], Some("eth0")), (vec![disk], None), (vec![disk, card, other], None)]
+        {
+            let devices = sysfs(&devices);
+            let found = only_card(devices.path());
+            assert_eq!(names(found.into_iter()), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
 }

@@ -21,6 +21,7 @@ const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
 const IFF_UP: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_MTU: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -38,14 +39,23 @@ const AF_INET6: u8 = 10;
 /// The index of the loopback interface in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
-/// Switches an interface on, with a packet size if one is given.
-pub(crate) fn link_up(sequence: u32, interface: u32, mtu: Option<u16>) -> Vec<u8> {
+/// Switches an interface on, with an Ethernet address and a packet size if they are given, which
+/// the kernel sets before it does so.
+pub(crate) fn link_up(
+    sequence: u32,
+    interface: u32,
+    mac: Option<[u8; 6]>,
+    mtu: Option<u16>,
+) -> Vec<u8> {
     let mut message = Message::new(RTM_NEWLINK, 0, sequence);
     // struct ifinfomsg: family, padding, type, index, flags, change.
     message.bytes.extend([0, 0, 0, 0]);
     message.bytes.extend(interface.to_ne_bytes());
     message.bytes.extend(IFF_UP.to_ne_bytes());
     message.bytes.extend(IFF_UP.to_ne_bytes());
+    if let Some(mac) = mac {
+        message.attribute(IFLA_ADDRESS, &mac);
+    }
     if let Some(mtu) = mtu {
         message.attribute(IFLA_MTU, &u32::from(mtu).to_ne_bytes());
     }
@@ -165,10 +175,16 @@ mod tests {
     #[test]
     fn messages_have_the_kernels_layout() {
         check(
-            link_up(1, 7, Some(1500)),
+            link_up(1, 7, None, Some(1500)),
             "28000000 10000500 01000000 00000000
              00000000 07000000 01000000 01000000
              08000400 dc050000",
+        );
+        check(
+            link_up(1, 7, Some([2, 0, 0, 0, 0, 9]), None),
+            "2c000000 10000500 01000000 00000000
+             00000000 07000000 01000000 01000000
+             0a000100 02000000 00090000",
         );
         check(
             add_address(2, 7, "10.0.2.15".parse().unwrap(), 24),

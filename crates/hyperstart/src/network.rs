@@ -14,16 +14,20 @@ use crate::{devices, netlink};
 
 /// Switches loopback on.
 pub(crate) fn loopback_up() -> Result<()> {
-    Link::open()?
-        .ask("switch loopback on", |sequence| netlink::link_up(sequence, netlink::LOOPBACK, None))
+    Link::open()?.ask("switch loopback on", |sequence| {
+        netlink::link_up(sequence, netlink::LOOPBACK, None, None)
+    })
 }
 
 /// Gives the interface that the host means its addresses and routes.
 pub(crate) fn set_up(network: &NetworkSpec) -> Result<()> {
-    let interface = devices::interface(network.mac)?;
+    let found = devices::interface(network.mac)?;
+    let interface = found.number;
+    // Only where it differs: not every card takes another address.
+    let mac = (!found.has_address).then_some(network.mac);
     let mut link = Link::open()?;
     link.ask("switch the interface on", |sequence| {
-        netlink::link_up(sequence, interface, Some(network.mtu))
+        netlink::link_up(sequence, interface, mac, Some(network.mtu))
     })?;
     for &(address, prefix) in &network.addresses {
         if address.is_ipv6() && !Path::new("/proc/net/if_inet6").exists() {

@@ -34,6 +34,7 @@ pub(crate) fn apply(setup: &PodSetup) -> Result<()> {
     for (name, text) in files {
         fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
     }
+    devices::take_up_disks()?;
     mount_scratch(&setup.scratch)?;
     match &setup.network {
         Some(network) => network::set_up(network),

@@ -12,16 +12,18 @@ fn machine(accelerator: Accelerator, transport: Transport) -> Machine<'static> {
         transport,
         vcpus: 2,
         memory_mib: 256,
-        kernel: 10,
-        initramfs: 11,
-        kernel_parameters: "quiet hyper=1,2",
-        counter_khz: Some(2_600_000),
+        origin: Origin::Boot {
+            kernel: 10,
+            initramfs: 11,
+            parameters: "quiet hyper=1,2",
+            counter_khz: Some(2_600_000),
+        },
         wires: Wires { control: 12, channel: 13, console: 14, network: Some(15) },
         card: Some(Card { mac: [2, 0, 0, 0xab, 0, 1], backend: Backend::Stream(15) }),
         disks: vec![
-            Drive { file: 16, id: "root", access: Access::ReadOnly },
-            Drive { file: 17, id: "scratch", access: Access::Scratch },
-            Drive { file: 18, id: "volume", access: Access::Durable },
+            Drive { backing: Backing::File(16), id: "root", access: Access::ReadOnly },
+            Drive { backing: Backing::File(17), id: "scratch", access: Access::Scratch },
+            Drive { backing: Backing::File(18), id: "volume", access: Access::Durable },
         ],
     }
 }

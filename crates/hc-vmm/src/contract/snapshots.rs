@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use super::links::{card, owner_gets_the_frames};
 use super::{Bench, Running, disk, in_time, run_dir};
-use crate::{Ability, Access, Link, Saved, Taken, Vm, VmSpec};
+use crate::{Ability, Access, Link, Saved, VmSpec};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +39,7 @@ pub async fn snapshot_goes_on_many_times(bench: &Bench) {
     }
 }
 
-/// A VM that was made of a copy can be copied itself, also while it is held, and stays held.
+/// A VM that was made of a copy can be copied itself, also while it is held.
 pub async fn snapshot_of_a_restored_vm(bench: &Bench) {
     if !has(bench, Ability::Snapshot) {
         return;
@@ -51,9 +51,7 @@ pub async fn snapshot_of_a_restored_vm(bench: &Bench) {
     let mut restored = first.restore(bench, |_| ()).await;
     drop(first);
     assert_eq!(restored.ask("keep two").await, "ok");
-    if let Some(pause) = restored.vm.pause() {
-        pause.hold().await.unwrap();
-    }
+    restored.vm.pause().unwrap().hold().await.unwrap();
     let second = Files::of(&mut restored).await;
     let mut again = second.restore(bench, |_| ()).await;
     assert_eq!(again.ask("kept").await, "two");
@@ -185,16 +183,15 @@ struct Files {
 }
 
 impl Files {
-    /// Copies the guest, lets it go on, and only then writes the copy.
+    /// Copies the guest and lets it go on.
     async fn of(running: &mut Running) -> Files {
-        let taken = take(&mut *running.vm).await;
-        if let Some(pause) = running.vm.pause() {
-            pause.release().await.unwrap();
-        }
-        assert_eq!(running.ask("cpus").await, "1");
         let files =
             Files { memory: tempfile::tempfile().unwrap(), state: tempfile::tempfile().unwrap() };
-        in_time("write a snapshot", taken.write(&files.memory, &files.state)).await.unwrap();
+        let snapshot = running.vm.snapshot().unwrap();
+        let taken = in_time("take a snapshot", snapshot.take(&files.memory, &files.state)).await;
+        taken.unwrap();
+        running.vm.pause().unwrap().release().await.unwrap();
+        assert_eq!(running.ask("cpus").await, "1");
         files
     }
 
@@ -211,8 +208,4 @@ impl Files {
             })
             .await
     }
-}
-
-async fn take(vm: &mut dyn Vm) -> Box<dyn Taken> {
-    in_time("take a snapshot", vm.snapshot().unwrap().take()).await.unwrap()
 }

@@ -101,9 +101,10 @@ pub(crate) fn requests() -> Vec<Request> {
         Call::Stats { container: id() },
         Call::Processes { container: id() },
         Call::Shutdown,
+        Call::Park,
     ];
     let kinds: BTreeSet<u8> = calls.iter().map(kind_of_call).collect();
-    assert_eq!(kinds, (0..=10).collect(), "every kind of call has a sample");
+    assert_eq!(kinds, (0..=11).collect(), "every kind of call has a sample");
     (1..).zip(calls).map(|(id, call)| Request { id, call }).collect()
 }
 
@@ -122,6 +123,7 @@ fn kind_of_call(call: &Call) -> u8 {
         Call::Stats { .. } => 8,
         Call::Processes { .. } => 9,
         Call::Shutdown => 10,
+        Call::Park => 11,
     }
 }
 
