@@ -42,7 +42,8 @@ pub(crate) struct Interface {
 /// The device file of the virtio-serial port called `name`.
 pub(crate) fn port(name: &str) -> Result<PathBuf> {
     find(&format!("port {name}"), || {
-        let entry = entries("/sys/class/virtio-ports").find(|entry| says(entry, "name", name))?;
+        let entry = entries(Path::new("/sys/class/virtio-ports"))
+            .find(|entry| says(entry, "name", name))?;
         Some(Path::new("/dev").join(entry.file_name()?))
     })
 }
@@ -55,7 +56,7 @@ pub(crate) fn file(path: &str) -> Result<PathBuf> {
 /// The device file of the disk with this serial.
 pub(crate) fn disk(serial: &str) -> Result<PathBuf> {
     find(&format!("disk {serial}"), || {
-        let entry = entries("/sys/block").find(|entry| says(entry, "serial", serial))?;
+        let entry = entries(Path::new("/sys/block")).find(|entry| says(entry, "serial", serial))?;
         Some(Path::new("/dev").join(entry.file_name()?))
     })
 }
@@ -66,7 +67,7 @@ pub(crate) fn interface(mac: [u8; 6]) -> Result<Interface> {
     let address = mac.map(|byte| format!("{byte:02x}")).join(":");
     find(&format!("interface {address}"), || {
         let has_address = |entry: &PathBuf| says(entry, "address", &address);
-        let named = entries("/sys/class/net").find(has_address);
+        let named = entries(Path::new("/sys/class/net")).find(has_address);
         let found = named.or_else(|| only_card(Path::new(VIRTIO_DEVICES)))?;
         let number = fs::read_to_string(found.join("ifindex")).ok()?.trim_end().parse().ok()?;
         Some(Interface { number, has_address: has_address(&found) })
@@ -77,12 +78,12 @@ pub(crate) fn interface(mac: [u8; 6]) -> Result<Interface> {
 fn only_card(devices: &Path) -> Option<PathBuf> {
     let mut cards = entries(devices).filter(|device| says(device, "device", NETWORK_CARD));
     let card = cards.next().filter(|_| cards.next().is_none())?;
-    entries(card.join("net")).next()
+    entries(&card.join("net")).next()
 }
 
 /// Takes every virtio disk from its driver, which forgets all that it knew of it.
 pub(crate) fn let_go_of_disks() -> Result<()> {
-    for disk in entries(DISK_DRIVER).filter(|entry| entry.join("device").exists()) {
+    for disk in entries(Path::new(DISK_DRIVER)).filter(|entry| entry.join("device").exists()) {
         tell_driver("unbind", &disk)?;
     }
     Ok(())
@@ -112,7 +113,7 @@ fn says(device: &Path, attribute: &str, text: &str) -> bool {
 }
 
 /// What lies in a directory of sysfs; nothing where the directory does not exist (yet).
-fn entries(directory: impl AsRef<Path>) -> impl Iterator<Item = PathBuf> + use<> {
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
 }
 
