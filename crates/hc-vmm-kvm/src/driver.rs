@@ -95,7 +95,6 @@ impl Driver for Kvm {
             inherited: inherited.descriptors(),
             // It changes its user itself, once it has left the host's files.
             user: None,
-            greeting: Vec::new(),
             explain: None,
         };
         Ok(Box::new(ChildVm::new(spec.name, plan, streams)))

@@ -48,6 +48,11 @@ fn copy_to_memory(what: &'static str, mut file: File) -> io::Result<File> {
     Ok(copy)
 }
 
+/// The same file, opened again to be read from its start.
+pub fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// A handle of the disk with no more rights than the guest is to have.
 ///
 /// A hypervisor could not break the promise with this one even if the guest took it over.

@@ -38,8 +38,6 @@ pub struct Plan {
     pub inherited: Vec<OwnedFd>,
     /// Whom it runs as, if not as its parent.
     pub user: Option<User>,
-    /// What it is told first, in this order.
-    pub greeting: Vec<Command>,
     /// Asked when the program ended before it answered for the first time: a better error than that,
     /// if there is one.
     pub explain: Option<Explain>,
@@ -48,6 +46,9 @@ pub struct Plan {
 /// How a hypervisor is told to do what not every one can.
 #[async_trait]
 pub trait Dialect: Send + Sync {
+    /// What is still to be done for the guest to run, once the process answers.
+    async fn begin(&self, remote: &Remote) -> Result<()>;
+
     /// What [`Snapshot::take`] is to do.
     async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<()>;
 
@@ -163,7 +164,7 @@ impl Created {
             console_copy,
             stderr: stderr.try_into()?,
         };
-        let Plan { program, arguments, inherited, user, greeting: _, explain: _ } = plan;
+        let Plan { program, arguments, inherited, user, explain: _ } = plan;
         let stderr = stderr_of_child.into();
         let launch = Launch { program: &program, arguments: &arguments, inherited, stderr, user };
         let child = launch.spawn()?;
@@ -187,17 +188,16 @@ impl Vm for ChildVm {
             unreachable!("it was created a moment ago");
         };
         let (path, explain) = (created.plan.program.clone(), created.plan.explain.take());
-        let greeting = std::mem::take(&mut created.plan.greeting);
         let launched = created.launch(self.name.clone());
         self.state = launched.map_err(|source| Error::Spawn { path, source })?;
         let remote = self.remote(DURING)?;
         // The guest boots while we wait: this is to learn of a program that refuses its machine.
         let greeted = async {
             remote.command(DURING, Command::new("qmp_capabilities")).await?;
-            for command in greeting {
-                remote.command(DURING, command).await?;
+            match &self.dialect {
+                Some(dialect) => dialect.begin(&remote).await,
+                None => Ok(()),
             }
-            Ok(())
         };
         match (greeted.await, explain) {
             (Err(error @ Error::Ended { .. }), Some(explain)) => {

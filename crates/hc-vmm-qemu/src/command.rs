@@ -28,6 +28,9 @@ const EMULATED_PARAMETERS: &str = "no_timer_check lapic_timer_khz=1000000 mitiga
 /// processor's speed after the first one's.
 const EMULATED_PROCESSOR: &str = "max,vendor=GenuineIntel,family=6,model=85,stepping=7,-erms,-fsrm";
 
+/// The name of the guest's memory.
+pub(crate) const MEMORY: &str = "memory";
+
 /// Room for translated code. It grows with the amount of code that a guest runs: booting takes 22 MiB
 /// of it. QEMU's own limit is 1 GiB, which would be the larger part of most pods.
 const TRANSLATIONS_MIB: u32 = 256;
@@ -67,10 +70,8 @@ pub(crate) enum Origin<'a> {
         /// The rate of the time stamp counter, for a guest that cannot measure it.
         counter_khz: Option<u64>,
     },
-    /// It comes over a stream that a command names, and goes on in a copy of this memory.
-    Saved { memory: RawFd },
-    /// It comes over such a stream with all its memory, which is put into this file, and stands still.
-    Rebuilt { memory: RawFd },
+    /// It goes on from this state, in a copy of this memory.
+    Saved { memory: RawFd, state: RawFd },
 }
 
 /// A network card, with its hardware address.
@@ -91,18 +92,9 @@ pub(crate) enum Backend {
 
 #[derive(Debug)]
 pub(crate) struct Drive<'a> {
-    pub(crate) backing: Backing,
+    pub(crate) file: RawFd,
     pub(crate) id: &'a str,
     pub(crate) access: Access,
-}
-
-/// What is behind a disk.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Backing {
-    /// An open file.
-    File(RawFd),
-    /// Zeros: a disk that nobody reads.
-    Nothing,
 }
 
 /// The two layers behind a disk: the device sees `diskN`, below which the file can be exchanged.
@@ -118,19 +110,24 @@ impl Layers {
         format!("disk{}", self.number)
     }
 
-    /// The lower layer: the file in descriptor set `set`.
-    pub(crate) fn file(self, name: &str, set: usize) -> Value {
-        let mut layer = self.layer("file", name);
+    /// The name of the lower layer for the file in descriptor set `set`.
+    pub(crate) fn file_name(set: usize) -> String {
+        format!("file{set}")
+    }
+
+    /// That layer.
+    pub(crate) fn file(self, set: usize) -> Value {
+        let mut layer = self.layer("file", &Layers::file_name(set));
         layer["filename"] = json!(format!("/dev/fdset/{set}"));
         // The caller owns the file; a lock would tell QEMU nothing and cost calls.
         layer["locking"] = json!("off");
         layer
     }
 
-    /// The upper layer, above the layer of this name.
-    pub(crate) fn disk(self, file: &str) -> Value {
+    /// The upper layer, above it.
+    pub(crate) fn disk(self, set: usize) -> Value {
         let mut layer = self.layer("raw", &self.name());
-        layer["file"] = json!(file);
+        layer["file"] = json!(Layers::file_name(set));
         layer
     }
 
@@ -181,27 +178,25 @@ impl Machine<'_> {
                 .option("-kernel", format!("/proc/self/fd/{kernel}"))
                 .option("-initrd", format!("/proc/self/fd/{initramfs}"))
                 .option("-append", self.parameters(parameters, counter_khz)),
+            // A command says where from.
             Origin::Saved { .. } => line.option("-incoming", "defer"),
-            Origin::Rebuilt { .. } => line.option("-incoming", "defer").flag("-S"),
         };
     }
 
     /// The guest's memory: an object of its own, so that it has the same name wherever it lives.
     fn memory(&self) -> Value {
         let size = u64::from(self.memory_mib) << 20;
-        let file = |number: RawFd, shared: bool| {
-            let path = format!("/proc/self/fd/{number}");
-            json!({ "qom-type": "memory-backend-file", "id": "memory", "size": size,
-                    "mem-path": path, "share": shared, "dump": false })
-        };
+        let mut memory = json!({ "id": MEMORY, "size": size, "dump": false });
         match self.origin {
-            Origin::Boot { .. } => {
-                json!({ "qom-type": "memory-backend-ram", "id": "memory", "size": size,
-                        "dump": false })
+            Origin::Boot { .. } => memory["qom-type"] = json!("memory-backend-ram"),
+            Origin::Saved { memory: file, .. } => {
+                memory["qom-type"] = json!("memory-backend-file");
+                memory["mem-path"] = json!(format!("/proc/self/fd/{file}"));
+                // What this guest changes stays its own.
+                memory["share"] = json!(false);
             }
-            Origin::Saved { memory } => file(memory, false),
-            Origin::Rebuilt { memory } => file(memory, true),
         }
+        memory
     }
 
     /// The kernel's parameters, the pod's own last, so that they win.
@@ -212,8 +207,7 @@ impl Machine<'_> {
         }
         if self.accelerator == Accelerator::Tcg {
             parameters.push(EMULATED_PARAMETERS.to_owned());
-            parameters
-                .extend(counter_khz.map(|khz| format!("tsc_early_khz={khz} tsc=reliable")));
+            parameters.extend(counter_khz.map(|khz| format!("tsc_early_khz={khz} tsc=reliable")));
             if self.vcpus == 1 {
                 // A single processor does not need lock prefixes, but the emulator ignores them by
                 // itself: taking them out only makes it translate the code again.
@@ -224,11 +218,13 @@ impl Machine<'_> {
         parameters.join(" ")
     }
 
-    fn board(&self) -> &'static str {
+    fn board(&self) -> String {
         match self.transport {
             // Without ACPI, QEMU names the devices on the kernel's command line.
-            Transport::Mmio => "microvm,acpi=off,x-option-roms=off,memory-backend=memory",
-            Transport::Pci => "q35,usb=off,memory-backend=memory",
+            Transport::Mmio => {
+                format!("microvm,acpi=off,x-option-roms=off,memory-backend={MEMORY}")
+            }
+            Transport::Pci => format!("q35,usb=off,memory-backend={MEMORY}"),
         }
     }
 
@@ -258,20 +254,11 @@ impl Machine<'_> {
     }
 
     fn drive(&self, line: &mut Line, number: usize, drive: &Drive<'_>) {
-        let &Drive { ref backing, id, access } = drive;
-        let (layers, file) = (Layers { number, access }, "file");
-        match *backing {
-            Backing::File(file_number) => {
-                line.option("-add-fd", format!("fd={file_number},set={number}"));
-                line.json("-blockdev", layers.file(&format!("{file}{number}"), number));
-            }
-            Backing::Nothing => {
-                let node = format!("{file}{number}");
-                line.json("-blockdev", json!({ "driver": "null-co", "node-name": node,
-                    "read-zeroes": true, "read-only": access == Access::ReadOnly }));
-            }
-        }
-        line.json("-blockdev", layers.disk(&format!("{file}{number}")));
+        let &Drive { file, id, access } = drive;
+        let layers = Layers { number, access };
+        line.option("-add-fd", format!("fd={file},set={number}"));
+        line.json("-blockdev", layers.file(number));
+        line.json("-blockdev", layers.disk(number));
         line.device(
             self.virtio("blk"),
             json!({

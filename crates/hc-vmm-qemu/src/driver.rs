@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use hc_vmm::{Ability, Disk, Driver, Error, Link, Nic, Result, Transport, Vm, VmSpec};
+use hc_vmm::{Ability, Disk, Driver, Error, Link, Nic, Result, Saved, Transport, Vm, VmSpec};
 use hc_vmm_process::{BoxFuture, ChildVm, Inherited, Plan, Streams, User, files};
 
 use crate::clock::Moment;
-use crate::command::{Accelerator, Backend, Card, Drive, Machine};
+use crate::command::{Accelerator, Backend, Card, Drive, Machine, Origin};
+use crate::copier::Copier;
 use crate::program;
 
 /// `microvm` has eight places for devices; channel, random numbers, balloon and card take four.
@@ -38,6 +40,8 @@ impl Qemu {
     pub fn at(program: PathBuf, accelerator: Accelerator) -> Qemu {
         let mut abilities = BTreeSet::from([
             Ability::Pause,
+            Ability::Snapshot,
+            Ability::Replace,
             Ability::Network,
             Ability::Socket,
             Ability::Tap,
@@ -97,9 +101,6 @@ impl Driver for Qemu {
         }
         let user = self.user(&spec)?;
         let mut inherited = Inherited::default();
-        let kernel = files::open_readable("kernel", &spec.kernel, spec.confine)?;
-        let initramfs = files::open_readable("initramfs", &spec.initramfs, spec.confine)?;
-        let (kernel, initramfs) = (inherited.file(kernel), inherited.file(initramfs));
         let failed = |source| Error::Host { vm: spec.name.clone(), what: "open streams", source };
         let nic = spec.nic.take();
         let owner = matches!(nic, Some(Nic { link: Link::Owner, .. }));
@@ -111,9 +112,10 @@ impl Driver for Qemu {
             let file = inherited.file(files::narrow(file, *access).map_err(failed)?);
             disks.push(Drive { file, id, access: *access });
         }
-        let counter_khz = match (self.accelerator, self.made) {
-            (Accelerator::Tcg, Some(made)) => made.rate_since().await,
-            (Accelerator::Kvm, _) | (Accelerator::Tcg, None) => None,
+        let origin = self.origin(&spec, &mut inherited).await?;
+        let state = match origin {
+            Origin::Saved { state, .. } => Some(state),
+            Origin::Boot { .. } => None,
         };
         let machine = Machine {
             name: &spec.name,
@@ -121,10 +123,7 @@ impl Driver for Qemu {
             transport: spec.transport,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
-            kernel,
-            initramfs,
-            kernel_parameters: &spec.kernel_parameters,
-            counter_khz,
+            origin,
             wires,
             card,
             disks,
@@ -137,7 +136,34 @@ impl Driver for Qemu {
             user,
             explain: Some(Box::new(move || too_old(program.clone()))),
         };
-        Ok(Box::new(ChildVm::new(spec.name, plan, streams)))
+        let copier = Copier::new(&spec, state);
+        Ok(Box::new(ChildVm::new(spec.name, plan, streams).with_dialect(Arc::new(copier))))
+    }
+}
+
+impl Qemu {
+    async fn origin<'a>(&self, spec: &'a VmSpec, inherited: &mut Inherited) -> Result<Origin<'a>> {
+        if let Some(Saved { memory, state }) = &spec.saved {
+            let failed = |source| Error::Host { vm: spec.name.clone(), what: "open copy", source };
+            let memory = memory.try_clone().map_err(failed)?;
+            // Opened again: each QEMU reads it from its start.
+            let state = files::reopen(state).map_err(failed)?;
+            return Ok(Origin::Saved {
+                memory: inherited.file(memory),
+                state: inherited.file(state),
+            });
+        }
+        let kernel = files::open_readable("kernel", &spec.kernel, spec.confine)?;
+        let initramfs = files::open_readable("initramfs", &spec.initramfs, spec.confine)?;
+        Ok(Origin::Boot {
+            kernel: inherited.file(kernel),
+            initramfs: inherited.file(initramfs),
+            parameters: &spec.kernel_parameters,
+            counter_khz: match (self.accelerator, self.made) {
+                (Accelerator::Tcg, Some(made)) => made.rate_since().await,
+                (Accelerator::Kvm, _) | (Accelerator::Tcg, None) => None,
+            },
+        })
     }
 }
 

@@ -14,12 +14,14 @@
 //!
 //! # Where to start
 //!
-//! `command.rs` says which machine it is.
+//! `command.rs` says which machine it is, `copier.rs` how its guest is copied.
 
 mod clock;
 mod command;
+mod copier;
 mod driver;
 mod program;
+mod stream;
 
 pub use command::Accelerator;
 pub use driver::Qemu;

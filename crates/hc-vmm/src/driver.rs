@@ -100,8 +100,8 @@ pub trait Snapshot: Send {
     /// where that is empty, and `state`, which gets all else.
     ///
     /// The guest runs on meanwhile, as far as the hypervisor can, and is held when this returns, so
-    /// that the caller can copy its disks at the same instant; [`Pause::release`] lets it go on. A
-    /// guest that was held before is copied as well. When this fails, the guest is as it was.
+    /// that the caller can copy its disks at the same instant; [`Pause::release`] lets it go on, also
+    /// when this has failed. A guest that was held before is copied as well.
     async fn take(&mut self, memory: &File, state: &File) -> Result<()>;
 }
 
