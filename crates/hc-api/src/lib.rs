@@ -20,11 +20,19 @@
 //! | `POST /containers/REF/start` | plain, or upgraded to attach before the first byte |
 //! | `POST /containers/REF/attach` | [`AttachQuery`], upgraded |
 //! | `POST /containers/REF/exec` | [`ExecRequest`], upgraded, or plain where detached |
-//! | `POST /containers/REF/{stop,restart,kill,pause,unpause}` | |
+//! | `POST /containers/REF/{stop,restart,kill,unpause}` | |
 //! | `POST /containers/REF/wait?condition=` | [`WaitAnswer`] once it is met |
 //! | `GET /containers/REF/logs` | [`LogsQuery`] → a body of [`stream`] frames |
 //! | `GET /containers/REF/{top,stats}` | [`Top`], lines of [`StatsSample`] |
 //! | `GET`/`PUT /containers/REF/archive?path=` | tar |
+//! | `POST /containers/REF/pause?to_disk=` | [`PauseQuery`] |
+//! | `POST /containers/REF/snapshot` | [`CreateSnapshot`] → [`Snapshot`] |
+//! | `POST /containers/REF/clone` | [`CloneContainer`] → [`Created`], not started |
+//! | `GET /snapshots`, `DELETE /snapshots/NAME` | list of [`Snapshot`] |
+//! | `POST /snapshots/NAME/containers` | [`CloneContainer`] → [`Created`], not started |
+//! | `GET`/`POST /templates` | list of [`Template`]; [`CreateTemplate`] → [`Template`] once made |
+//! | `DELETE /templates/ID` | by its id or a unique prefix of it |
+//! | `POST /templates/prune` | [`PrunedTemplates`] |
 //! | `GET /pods` | list of [`PodSummary`] |
 //! | `GET /images`, `GET /images/inspect?name=` | list of [`ImageSummary`]; [`ImageDetail`] |
 //! | `POST /images/{pull,load,import}` | lines of [`ImageProgress`] |
@@ -38,6 +46,7 @@ mod error;
 mod image;
 pub mod stream;
 mod system;
+mod template;
 
 pub use container::{
     ArchiveQuery, AttachQuery, Container, ContainerState, ContainerSummary, CreateContainer,
@@ -51,6 +60,9 @@ pub use image::{
     RemovedImage, TagRequest,
 };
 pub use system::{DriverReport, Info, KvmReport, KvmState, Version};
+pub use template::{
+    CloneContainer, CreateSnapshot, CreateTemplate, PauseQuery, PrunedTemplates, Snapshot, Template,
+};
 
 /// What every path of this version of the API begins with.
 pub const PREFIX: &str = "/v1";

@@ -52,6 +52,25 @@ pub struct ExitFrame {
     /// Why it is not the program's own, where it is not.
     #[serde(default)]
     pub error: String,
+    /// What happened on the way from the start of the pod, in order; only of main processes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Step>,
+}
+
+impl ExitFrame {
+    /// An end with this status, and no more to say.
+    pub fn of(status: u8) -> ExitFrame {
+        ExitFrame { status, error: String::new(), timeline: Vec::new() }
+    }
+}
+
+/// A step of a container's way, done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was done, such as `guest answers`.
+    pub what: String,
+    /// When: microseconds since 1970-01-01 UTC.
+    pub unix_micros: u64,
 }
 
 /// The peer broke the framing; the connection cannot go on.

@@ -246,7 +246,7 @@ mod tests {
         output.container_ended();
         fourth.await.unwrap();
 
-        output.finish(News::Exit(ExitFrame { status: 3, error: String::new() }));
+        output.finish(News::Exit(ExitFrame::of(3)));
         let mut outputs = 0;
         let last = loop {
             match client.next().await.unwrap() {
@@ -255,7 +255,7 @@ mod tests {
             }
         };
         assert_eq!(outputs, 3);
-        assert_eq!(last, News::Exit(ExitFrame { status: 3, error: String::new() }));
+        assert_eq!(last, News::Exit(ExitFrame::of(3)));
         assert_eq!(client.next().await, None);
     }
 
@@ -279,7 +279,7 @@ mod tests {
     async fn a_client_that_comes_late_is_told_of_the_end() {
         let (_dir, output) = fixture();
         output.started();
-        let end = News::Exit(ExitFrame { status: 0, error: String::new() });
+        let end = News::Exit(ExitFrame::of(0));
         output.finish(end.clone());
         let mut client = output.subscribe();
         assert_eq!(client.next().await, Some(News::Started));

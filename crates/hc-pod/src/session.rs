@@ -145,7 +145,7 @@ where
             );
             // It can only fail with the whole process.
             let Ok(exit) = ended.await else { return };
-            let frame = ExitFrame { status: exit.status(), error: String::new() };
+            let frame = ExitFrame::of(exit.status());
             let _ = sender.send(News::Exit(frame)).await; // The client may have gone.
         }
     };

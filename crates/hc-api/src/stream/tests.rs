@@ -18,7 +18,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         bytes().prop_map(Frame::Stderr),
         Just(Frame::Started),
         (any::<u8>(), ".{0,40}")
-            .prop_map(|(status, error)| Frame::Exit(ExitFrame { status, error })),
+            .prop_map(|(status, error)| Frame::Exit(ExitFrame { error, ..ExitFrame::of(status) })),
         ".{0,40}".prop_map(|text| Frame::Error(ErrorBody::new(crate::ErrorKind::Timeout, text))),
         any::<i64>().prop_map(Frame::Time),
     ]

@@ -275,7 +275,7 @@ impl Conversation {
     }
 
     pub(crate) async fn exit(&mut self, status: u8) {
-        self.send(Frame::Exit(ExitFrame { status, error: String::new() })).await;
+        self.send(Frame::Exit(ExitFrame::of(status))).await;
         let _ = self.stream.shutdown().await;
     }
 

@@ -63,7 +63,8 @@ fn a_program_that_cannot_be_started_ends_with_126_or_127() {
         );
     }
     let daemon = Daemon::new(async |mut program: Conversation| {
-        let exit = ExitFrame { status: 127, error: "cannot run nope: no such file".into() };
+        let error = "cannot run nope: no such file".into();
+        let exit = ExitFrame { error, ..ExitFrame::of(127) };
         program.send(Frame::Exit(exit)).await;
     });
     run(&mut hyper(&daemon, ["exec", "web", "nope"])).check(
