@@ -254,6 +254,8 @@ fn name_of(call: &Call) -> &'static str {
         Call::Stats { .. } => "read statistics",
         Call::Processes { .. } => "list processes",
         Call::Park => "get ready to be copied",
+        Call::Renew(_) => "take another identity",
+        Call::SetClock { .. } => "set its clock",
         Call::Shutdown => "shut down",
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hc_api::ErrorKind;
 use hc_api::stream::ExitFrame;
 use hc_guest::{Guest, Launch, Stdio};
-use hc_proto::message::{Call, Event, PodSetup, Program, Scratch};
+use hc_proto::message::{Call, Event, Identity, PodSetup, Program, Scratch};
 use hc_spec::{Exit, NetworkSpec, Signal};
 use hc_vmm::Vm;
 use jiff::Timestamp;
@@ -353,7 +353,7 @@ fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetu
             dns_search.clone_from(&network.dns_search);
         }
     }
-    Ok(PodSetup {
+    let identity = Identity {
         hostname: config.hostname.clone(),
         unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         entropy,
@@ -367,8 +367,8 @@ fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetu
         dns_search,
         dns_options: config.dns_options.clone(),
         hosts: config.hosts.clone(),
-        scratch: Scratch::Disk(SCRATCH_DISK.into()),
-    })
+    };
+    Ok(PodSetup { identity, scratch: Scratch::Disk(SCRATCH_DISK.into()) })
 }
 
 impl Pod {

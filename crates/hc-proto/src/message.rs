@@ -72,14 +72,34 @@ pub enum Call {
     /// Gets the guest ready to be copied, memory and devices, before it has an identity: lets go of
     /// every disk, so that each copy finds its own behind them. Refused once the pod is set up.
     Park,
+    /// Gives a pod that was copied while it ran another identity. Names and addresses change under
+    /// its processes: open connections die, and what a process has read stays as it was.
+    Renew(Identity),
+    /// Sets the clock of a guest that stood still, and stirs its randomness.
+    SetClock {
+        /// The time of day: nanoseconds since 1970-01-01 UTC.
+        unix_nanos: u64,
+        /// Random bytes for the guest's entropy pool.
+        entropy: Vec<u8>,
+    },
     /// Ends every container, writes everything back to the disks, unmounts them and answers; the
     /// guest then powers off.
     Shutdown,
 }
 
-/// A pod's identity, given to the guest right after it boots.
+/// What a guest needs to become a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodSetup {
+    /// What makes it this pod and no other.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Where the writable layers live.
+    pub scratch: Scratch,
+}
+
+/// What tells a pod from its copies, and a guest that was copied from the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
     /// The host name that all containers share.
     pub hostname: String,
     /// The time of day: nanoseconds since 1970-01-01 UTC.
@@ -96,8 +116,6 @@ pub struct PodSetup {
     pub dns_options: Vec<String>,
     /// Lines for `/etc/hosts` besides loopback and the pod's own name.
     pub hosts: Vec<HostEntry>,
-    /// Where the writable layers live.
-    pub scratch: Scratch,
 }
 
 /// The storage behind containers' writable layers.

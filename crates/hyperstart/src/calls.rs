@@ -4,7 +4,7 @@
 use std::collections::btree_map::Entry;
 use std::io::Read as _;
 
-use hc_proto::message::{Answer, Call, PodSetup, ProcessId, Request, Spawn, Stats};
+use hc_proto::message::{Answer, Call, Identity, PodSetup, ProcessId, Request, Spawn, Stats};
 use hc_spec::{ContainerSpec, Id, Signal};
 
 use crate::container::{Container, Phase, no_container};
@@ -46,6 +46,10 @@ impl Init {
             }
             Call::Processes { container } => self.list(id, &container).map(|()| None),
             Call::Park => self.park().map(|()| Some(Answer::Done)),
+            Call::Renew(identity) => self.renew(identity).map(|()| Some(Answer::Done)),
+            Call::SetClock { unix_nanos, entropy } => {
+                setup::set_clock(unix_nanos, &entropy).map(|()| Some(Answer::Done))
+            }
             Call::Shutdown => {
                 self.shut_down(id);
                 Ok(None)
@@ -71,6 +75,15 @@ impl Init {
         }
         setup::apply(&pod)?;
         self.pod = Some(pod);
+        Ok(())
+    }
+
+    fn renew(&mut self, identity: Identity) -> Result<()> {
+        let Some(pod) = &mut self.pod else {
+            return Err(Error::invalid("the pod is not set up"));
+        };
+        setup::take_on(&identity, Some(&pod.identity))?;
+        pod.identity = identity;
         Ok(())
     }
 
@@ -106,7 +119,7 @@ impl Init {
         let around = Surroundings {
             watch: &self.watch,
             null: &self.null,
-            hostname: self.pod.as_ref().map_or("", |pod| pod.hostname.as_str()),
+            hostname: self.pod.as_ref().map_or("", |pod| pod.identity.hostname.as_str()),
         };
         let process = Process::spawn(request, call, container, &around)?;
         if call.main {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Messages of rtnetlink as bytes: the few that set up a static interface, and the kernel's
+//! Messages of rtnetlink as bytes: the few that a static interface needs, and the kernel's
 //! acknowledgements. Sockets are the caller's.
 
 use core::net::IpAddr;
@@ -13,6 +13,7 @@ const ALIGN: usize = 4;
 const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -47,12 +48,7 @@ pub(crate) fn link_up(
     mac: Option<[u8; 6]>,
     mtu: Option<u16>,
 ) -> Vec<u8> {
-    let mut message = Message::new(RTM_NEWLINK, 0, sequence);
-    // struct ifinfomsg: family, padding, type, index, flags, change.
-    message.bytes.extend([0, 0, 0, 0]);
-    message.bytes.extend(interface.to_ne_bytes());
-    message.bytes.extend(IFF_UP.to_ne_bytes());
-    message.bytes.extend(IFF_UP.to_ne_bytes());
+    let mut message = link_flags(sequence, interface, IFF_UP);
     if let Some(mac) = mac {
         message.attribute(IFLA_ADDRESS, &mac);
     }
@@ -62,17 +58,28 @@ pub(crate) fn link_up(
     message.finish()
 }
 
+/// Switches an interface off.
+pub(crate) fn link_down(sequence: u32, interface: u32) -> Vec<u8> {
+    link_flags(sequence, interface, 0).finish()
+}
+
+fn link_flags(sequence: u32, interface: u32, flags: u32) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, sequence);
+    // struct ifinfomsg: family, padding, type, index, flags, which of them to change.
+    message.bytes.extend([0, 0, 0, 0]);
+    message.bytes.extend(interface.to_ne_bytes());
+    message.bytes.extend(flags.to_ne_bytes());
+    message.bytes.extend(IFF_UP.to_ne_bytes());
+    message
+}
+
 /// Gives an interface an address.
 ///
 /// Duplicate address detection is left out: the host has chosen the address for this pod alone,
 /// and the kernel would wait a second before it could be used.
 pub(crate) fn add_address(sequence: u32, interface: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
-    let mut message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sequence);
-    // struct ifaddrmsg: family, prefix length, flags, scope, index.
-    message.bytes.extend([family(address), prefix, IFA_F_NODAD, RT_SCOPE_UNIVERSE]);
-    message.bytes.extend(interface.to_ne_bytes());
-    message.attribute(IFA_LOCAL, &octets(address));
-    message.attribute(IFA_ADDRESS, &octets(address));
+    let message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sequence);
+    let mut message = message.about_address(interface, address, prefix);
     if let IpAddr::V4(v4) = address
         && prefix < 31
     {
@@ -80,6 +87,16 @@ pub(crate) fn add_address(sequence: u32, interface: u32, address: IpAddr, prefix
         message.attribute(IFA_BROADCAST, &(u32::from(v4) | host_bits).to_be_bytes());
     }
     message.finish()
+}
+
+/// Takes an address from an interface.
+pub(crate) fn remove_address(
+    sequence: u32,
+    interface: u32,
+    address: IpAddr,
+    prefix: u8,
+) -> Vec<u8> {
+    Message::new(RTM_DELADDR, 0, sequence).about_address(interface, address, prefix).finish()
 }
 
 /// Sends everything that has no better route through `gateway`.
@@ -129,6 +146,16 @@ impl Message {
         bytes.extend(sequence.to_ne_bytes());
         bytes.extend([0; 4]); // The port of the sender; the kernel knows it.
         Message { bytes }
+    }
+
+    /// Adds which address of which interface it is about.
+    fn about_address(mut self, interface: u32, address: IpAddr, prefix: u8) -> Message {
+        // struct ifaddrmsg: family, prefix length, flags, scope, index.
+        self.bytes.extend([family(address), prefix, IFA_F_NODAD, RT_SCOPE_UNIVERSE]);
+        self.bytes.extend(interface.to_ne_bytes());
+        self.attribute(IFA_LOCAL, &octets(address));
+        self.attribute(IFA_ADDRESS, &octets(address));
+        self
     }
 
     fn attribute(&mut self, kind: u16, value: &[u8]) {
@@ -191,6 +218,17 @@ mod tests {
             "30000000 14000505 02000000 00000000
              02180200 07000000
              08000200 0a00020f 08000100 0a00020f 08000400 0a0002ff",
+        );
+        check(
+            link_down(4, 7),
+            "20000000 10000500 04000000 00000000
+             00000000 07000000 00000000 01000000",
+        );
+        check(
+            remove_address(5, 7, "10.0.2.15".parse().unwrap(), 24),
+            "28000000 15000500 05000000 00000000
+             02180200 07000000
+             08000200 0a00020f 08000100 0a00020f",
         );
         check(
             add_default_route(3, 7, "fe80::2".parse().unwrap()),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pod's network, set up once from what the host says: no DHCP, no waiting.
+//! The pod's network, set up from what the host says: no DHCP, no waiting.
 
+use core::net::IpAddr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,9 +15,9 @@ use crate::{devices, netlink};
 
 /// Switches loopback on.
 pub(crate) fn loopback_up() -> Result<()> {
-    Link::open()?.ask("switch loopback on", |sequence| {
-        netlink::link_up(sequence, netlink::LOOPBACK, None, None)
-    })
+    Link::open()?
+        .ask(|sequence| netlink::link_up(sequence, netlink::LOOPBACK, None, None))
+        .attempt(|| "switch loopback on".into())
 }
 
 /// Gives the interface that the host means its addresses and routes.
@@ -26,26 +27,38 @@ pub(crate) fn set_up(network: &NetworkSpec) -> Result<()> {
     // Only where it differs: not every card takes another address.
     let mac = (!found.has_address).then_some(network.mac);
     let mut link = Link::open()?;
-    link.ask("switch the interface on", |sequence| {
-        netlink::link_up(sequence, interface, mac, Some(network.mtu))
-    })?;
-    for &(address, prefix) in &network.addresses {
-        if address.is_ipv6() && !Path::new("/proc/net/if_inet6").exists() {
-            continue; // A kernel without IPv6 still has its IPv4.
-        }
-        link.ask(&format!("add address {address}/{prefix}"), |sequence| {
-            netlink::add_address(sequence, interface, address, prefix)
-        })?;
+    link.ask(|sequence| netlink::link_up(sequence, interface, mac, Some(network.mtu)))
+        .attempt(|| "switch the interface on".into())?;
+    for &(address, prefix) in network.addresses.iter().filter(|(address, _)| is_usable(*address)) {
+        link.ask(|sequence| netlink::add_address(sequence, interface, address, prefix))
+            .attempt(|| format!("add address {address}/{prefix}"))?;
     }
-    for &gateway in &network.gateways {
-        if gateway.is_ipv6() && !Path::new("/proc/net/if_inet6").exists() {
-            continue;
-        }
-        link.ask(&format!("route through {gateway}"), |sequence| {
-            netlink::add_default_route(sequence, interface, gateway)
-        })?;
+    for &gateway in network.gateways.iter().filter(|gateway| is_usable(**gateway)) {
+        link.ask(|sequence| netlink::add_default_route(sequence, interface, gateway))
+            .attempt(|| format!("route through {gateway}"))?;
     }
     Ok(())
+}
+
+/// Takes back what [`set_up`] did. With the interface go its routes and its neighbours.
+pub(crate) fn take_down(network: &NetworkSpec) -> Result<()> {
+    let interface = devices::interface(network.mac)?.number;
+    let mut link = Link::open()?;
+    link.ask(|sequence| netlink::link_down(sequence, interface))
+        .attempt(|| "switch the interface off".into())?;
+    for &(address, prefix) in network.addresses.iter().filter(|(address, _)| is_usable(*address)) {
+        match link.ask(|sequence| netlink::remove_address(sequence, interface, address, prefix)) {
+            // Those of IPv6 went with the interface.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            done => done.attempt(|| format!("remove address {address}/{prefix}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the kernel knows such addresses: one without IPv6 still has its IPv4.
+fn is_usable(address: IpAddr) -> bool {
+    address.is_ipv4() || Path::new("/proc/net/if_inet6").exists()
 }
 
 /// A conversation with the kernel's network configuration.
@@ -67,7 +80,7 @@ impl Link {
     }
 
     /// Sends one message and waits for what the kernel says to it, which it does at once.
-    fn ask(&mut self, what: &str, message: impl FnOnce(u32) -> Vec<u8>) -> Result<()> {
+    fn ask(&mut self, message: impl FnOnce(u32) -> Vec<u8>) -> io::Result<()> {
         self.sequence += 1;
         let bytes = message(self.sequence);
         rustix::net::sendto(
@@ -75,18 +88,14 @@ impl Link {
             &bytes,
             SendFlags::empty(),
             &SocketAddrNetlink::new(0, 0),
-        )
-        .attempt(|| what.into())?;
+        )?;
         let mut buffer = [0_u8; 8192];
         loop {
-            let (length, _) = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::empty())
-                .attempt(|| what.into())?;
+            let (length, _) = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::empty())?;
             let acks = netlink::acknowledgements(&buffer[..length]);
             match acks.into_iter().find(|(sequence, _)| *sequence == self.sequence) {
                 Some((_, 0)) => return Ok(()),
-                Some((_, error)) => {
-                    return Err(io::Error::from_raw_os_error(error)).attempt(|| what.into());
-                }
+                Some((_, error)) => return Err(io::Error::from_raw_os_error(error)),
                 None => {}
             }
         }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pod's identity, which the host gives once: name, time, entropy, network, `/etc` and the
-//! storage for writable layers.
+//! What the host makes of this guest: the pod's identity (name, time, randomness, `/etc`, network),
+//! given once and again to a copy of a running pod, and the storage for writable layers.
 
 use core::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use hc_proto::message::{PodSetup, Scratch};
+use hc_proto::message::{Identity, PodSetup, Scratch};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -23,23 +23,42 @@ const SECTOR: u64 = 512;
 
 /// Carries out `setup`.
 pub(crate) fn apply(setup: &PodSetup) -> Result<()> {
-    set_clock(setup.unix_nanos)?;
-    add_entropy(&setup.entropy)?;
-    rustix::system::sethostname(setup.hostname.as_bytes()).attempt(|| "set host name".into())?;
+    take_on(&setup.identity, None)?;
+    devices::take_up_disks()?;
+    mount_scratch(&setup.scratch)
+}
+
+/// Makes this guest the pod that `identity` says, in place of the one that it was `before`.
+pub(crate) fn take_on(identity: &Identity, before: Option<&Identity>) -> Result<()> {
+    set_clock(identity.unix_nanos, &identity.entropy)?;
+    rustix::system::sethostname(identity.hostname.as_bytes()).attempt(|| "set host name".into())?;
     let files = [
-        ("hostname", format!("{}\n", setup.hostname)),
-        ("hosts", hosts(setup)),
-        ("resolv.conf", resolv_conf(setup)),
+        ("hostname", format!("{}\n", identity.hostname)),
+        ("hosts", hosts(identity)),
+        ("resolv.conf", resolv_conf(identity)),
     ];
     for (name, text) in files {
+        // Written over and not replaced: containers have these very files mounted.
         fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
     }
-    devices::take_up_disks()?;
-    mount_scratch(&setup.scratch)?;
-    match &setup.network {
+    if let Some(network) = before.and_then(|before| before.network.as_ref()) {
+        network::take_down(network)?;
+    }
+    match &identity.network {
         Some(network) => network::set_up(network),
         None => Ok(()),
     }
+}
+
+/// Sets the time of day and stirs `entropy` into the kernel's randomness.
+pub(crate) fn set_clock(unix_nanos: u64, entropy: &[u8]) -> Result<()> {
+    let seconds = i64::try_from(unix_nanos / NANOS)
+        .map_err(|_| Error::invalid("the time of day is out of range"))?;
+    let nanos = (unix_nanos % NANOS).try_into().unwrap_or(0); // Below a billion, so it fits.
+    clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: nanos })
+        .attempt(|| "set the clock".into())?;
+    let device = fs::File::options().write(true).open("/dev/urandom");
+    device.and_then(|device| sys::add_entropy(device, entropy)).attempt(|| "add entropy".into())
 }
 
 /// Writes everything back and unmounts the scratch disk, so that its file system is clean.
@@ -52,21 +71,8 @@ pub(crate) fn unmount_scratch() {
     }
 }
 
-fn set_clock(unix_nanos: u64) -> Result<()> {
-    let seconds = i64::try_from(unix_nanos / NANOS)
-        .map_err(|_| Error::invalid("the time of day is out of range"))?;
-    let nanos = (unix_nanos % NANOS).try_into().unwrap_or(0); // Below a billion, so it fits.
-    clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: nanos })
-        .attempt(|| "set the clock".into())
-}
-
-fn add_entropy(bytes: &[u8]) -> Result<()> {
-    let device = fs::File::options().write(true).open("/dev/urandom");
-    device.and_then(|device| sys::add_entropy(device, bytes)).attempt(|| "add entropy".into())
-}
-
 /// The text of `/etc/hosts`.
-fn hosts(setup: &PodSetup) -> String {
+fn hosts(identity: &Identity) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -75,25 +81,25 @@ fn hosts(setup: &PodSetup) -> String {
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n",
     );
-    for entry in &setup.hosts {
+    for entry in &identity.hosts {
         let _ = writeln!(text, "{}\t{}", entry.address, entry.name); // A String takes everything.
     }
-    let addresses = setup.network.iter().flat_map(|network| &network.addresses);
+    let addresses = identity.network.iter().flat_map(|network| &network.addresses);
     let own: Vec<String> = addresses.map(|(address, _)| address.to_string()).collect();
     let own = if own.is_empty() { vec!["127.0.0.1".to_owned()] } else { own };
     for address in own {
-        let _ = writeln!(text, "{address}\t{}", setup.hostname);
+        let _ = writeln!(text, "{address}\t{}", identity.hostname);
     }
     text
 }
 
 /// The text of `/etc/resolv.conf`.
-fn resolv_conf(setup: &PodSetup) -> String {
+fn resolv_conf(identity: &Identity) -> String {
     let mut text = String::new();
-    for server in &setup.dns_servers {
+    for server in &identity.dns_servers {
         let _ = writeln!(text, "nameserver {server}");
     }
-    for (keyword, words) in [("search", &setup.dns_search), ("options", &setup.dns_options)] {
+    for (keyword, words) in [("search", &identity.dns_search), ("options", &identity.dns_options)] {
         if !words.is_empty() {
             let _ = writeln!(text, "{keyword} {}", words.join(" "));
         }
@@ -152,8 +158,8 @@ mod tests {
 
     use super::*;
 
-    fn setup() -> PodSetup {
-        PodSetup {
+    fn identity() -> Identity {
+        Identity {
             hostname: "pod".into(),
             unix_nanos: 0,
             entropy: Vec::new(),
@@ -167,23 +173,22 @@ mod tests {
             dns_search: vec!["a.example".into(), "b.example".into()],
             dns_options: Vec::new(),
             hosts: vec![HostEntry { address: "1.2.3.4".parse().unwrap(), name: "db".into() }],
-            scratch: Scratch::Memory,
         }
     }
 
     #[test]
     fn hosts_name_loopback_the_given_and_the_pod() {
-        let text = hosts(&setup());
+        let text = hosts(&identity());
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("1.2.3.4\tdb\n10.0.2.15\tpod\n"), "{text}");
-        let alone = PodSetup { network: None, ..setup() };
+        let alone = Identity { network: None, ..identity() };
         assert!(hosts(&alone).ends_with("1.2.3.4\tdb\n127.0.0.1\tpod\n"));
     }
 
     #[test]
     fn resolv_conf_has_only_what_was_given() {
         assert_eq!(
-            resolv_conf(&setup()),
+            resolv_conf(&identity()),
             "nameserver 10.0.2.3\nnameserver fd00::3\nsearch a.example b.example\n"
         );
     }

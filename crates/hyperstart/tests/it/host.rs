@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use hc_proto::message::{
-    Answer, Call, Event, Failure, FromGuest, PodSetup, Program, Request, Scratch, Spawn,
+    Answer, Call, Event, Failure, FromGuest, Identity, PodSetup, Program, Request, Scratch, Spawn,
 };
 use hc_proto::message::{ProcessId, StreamId};
 use hc_proto::{Direction, HostMux, Line, MuxEvent, Nonce, SessionId, decode};
@@ -15,7 +15,7 @@ use hc_spec::{
     CapabilitySet, ContainerLimits, ContainerSpec, Exit, Id, NetworkSpec, ProcessSpec, Signal,
 };
 
-use crate::machine::{Devices, IMAGE, Machine, SCRATCH};
+use crate::machine::{Devices, IMAGE, Machine, SCRATCH, Saved};
 
 /// How long anything may take on a slow and busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -75,11 +75,15 @@ impl Host {
 
     /// Boots a guest and says hello.
     pub(crate) fn greet(devices: &Devices) -> Option<Host> {
-        let machine = Machine::boot(devices)?;
+        Machine::boot(devices).map(|machine| Host::meet(machine, HostMux::new(SessionId(7))))
+    }
+
+    /// Says hello to a guest.
+    pub(crate) fn meet(machine: Machine, mux: HostMux) -> Host {
         machine.line.set_read_timeout(Some(TICK)).unwrap();
         let mut host = Host {
             machine,
-            mux: HostMux::new(SessionId(7)),
+            mux,
             replies: BTreeMap::new(),
             events: VecDeque::new(),
             received: BTreeMap::new(),
@@ -91,7 +95,7 @@ impl Host {
         };
         host.mux.attach(Nonce(1), Line::Fresh);
         host.wait("hello", |host| (host.ready == 1).then_some(()));
-        Some(host)
+        host
     }
 
     /// Drops the line and comes back on another, as a host does that was restarted.
@@ -111,6 +115,16 @@ impl Host {
         self.received.clear();
         self.sending.clear();
         self.reconnect();
+    }
+
+    /// Numbers processes from behind this one, which an earlier host started.
+    pub(crate) fn skip_processes(&mut self, last: ProcessId) {
+        self.next_process = last + 1;
+    }
+
+    /// Copies the guest and ends it.
+    pub(crate) fn save(self) -> Saved {
+        self.machine.save()
     }
 
     /// Asks and waits for the answer.
@@ -337,7 +351,7 @@ impl Host {
 
 /// The pod that the tests set up.
 pub(crate) fn setup(devices: &Devices) -> PodSetup {
-    PodSetup {
+    let identity = Identity {
         hostname: "pod".into(),
         unix_nanos: 1_700_000_000_000_000_000,
         entropy: vec![42; 64],
@@ -351,11 +365,12 @@ pub(crate) fn setup(devices: &Devices) -> PodSetup {
         dns_search: Vec::new(),
         dns_options: Vec::new(),
         hosts: Vec::new(),
-        scratch: match devices.scratch {
-            Some(_) => Scratch::Disk(SCRATCH.into()),
-            None => Scratch::Memory,
-        },
-    }
+    };
+    let scratch = match devices.scratch {
+        Some(_) => Scratch::Disk(SCRATCH.into()),
+        None => Scratch::Memory,
+    };
+    PodSetup { identity, scratch }
 }
 
 /// A container like Docker's default.

@@ -122,23 +122,3 @@ fn a_guest_without_its_channel_says_why_and_ends() {
         "{console}"
     );
 }
-
-#[test]
-fn a_parked_guest_is_set_up_like_one_that_booted() {
-    let devices =
-        Devices { scratch: Some((32 << 20, 32 << 20)), network: true, ..Devices::default() };
-    if Command::new("mkfs.ext4").arg("-V").output().is_err() {
-        return hc_testkit::skip("no mkfs.ext4");
-    }
-    let Some(mut host) = Host::greet(&devices) else { return };
-    assert_eq!(host.call(Call::Park), Ok(Answer::Done));
-    // Another host, which asks for another Ethernet address.
-    host.replace(HostMux::new(SessionId(8)));
-    let mut pod = setup(&devices);
-    pod.network.as_mut().unwrap().mac = [2, 0, 0, 0, 0, 9];
-    assert_eq!(host.call(Call::SetUp(pod)), Ok(Answer::Done));
-    assert_eq!(host.call(Call::Park).unwrap_err().kind, FailureKind::Invalid);
-
-    let id = host.sleeper(&container(1));
-    assert_eq!(host.sh(&id, "cat /sys/class/net/eth0/address").stdout, "02:00:00:00:00:09\n");
-}

@@ -3,7 +3,7 @@
 //! this program, and a small image.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,6 +27,22 @@ struct Parts {
     _directory: TempDir,
 }
 
+static PARTS: OnceLock<Result<Parts, String>> = OnceLock::new();
+
+/// A machine that was copied and has ended.
+pub(crate) struct Saved {
+    machine: Machine,
+}
+
+impl Saved {
+    /// Has a copy go on from where the machine was, with devices of its own. As many of them as the
+    /// machine had, and of the same kinds.
+    pub(crate) fn wake(&self, devices: &Devices) -> Machine {
+        let parts = PARTS.get().and_then(|parts| parts.as_ref().ok());
+        Machine::start(parts.expect("a machine was booted"), devices, Some(&self.machine.state()))
+    }
+}
+
 /// A running machine; it ends with this value.
 pub(crate) struct Machine {
     /// The line to the guest.
@@ -44,6 +60,8 @@ pub(crate) struct Devices {
     pub(crate) scratch: Option<(u64, u64)>,
     /// Whether there is a network card, on QEMU's own network.
     pub(crate) network: bool,
+    /// Whether there are two empty disks in place of the image and the scratch disk.
+    pub(crate) placeholders: bool,
     /// Whether the channel is a console and not a port.
     pub(crate) console: bool,
     /// More words for the kernel.
@@ -53,7 +71,6 @@ pub(crate) struct Devices {
 impl Machine {
     /// Boots a machine; `None`, with the reason printed, where that is not possible.
     pub(crate) fn boot(devices: &Devices) -> Option<Machine> {
-        static PARTS: OnceLock<Result<Parts, String>> = OnceLock::new();
         let parts = match PARTS.get_or_init(build) {
             Ok(parts) => parts,
             Err(reason) => {
@@ -61,6 +78,21 @@ impl Machine {
                 return None;
             }
         };
+        Some(Machine::start(parts, devices, None))
+    }
+
+    /// Copies the machine, memory and devices but no disks, and ends it.
+    pub(crate) fn save(mut self) -> Saved {
+        let mut monitor = UnixStream::connect(self.directory.path().join("monitor")).unwrap();
+        read_prompt(&mut monitor);
+        // It answers when everything is written.
+        writeln!(monitor, "migrate \"exec:cat >{}\"", self.state().display()).unwrap();
+        read_prompt(&mut monitor);
+        self.end();
+        Saved { machine: self }
+    }
+
+    fn start(parts: &Parts, devices: &Devices, state: Option<&Path>) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("channel");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -75,10 +107,20 @@ impl Machine {
             .arg(format!("console=ttyS0 quiet panic=-1 reboot=t {}", devices.parameters))
             .arg("-serial")
             .arg(format!("file:{}", directory.path().join("console").display()))
+            .arg("-monitor")
+            .arg(format!("unix:{},server=on,wait=off", directory.path().join("monitor").display()))
             .args(["-device", "virtio-serial-device", "-chardev"])
             .arg(format!("socket,id=c,path={},server=off,reconnect=1", socket.display()))
-            .args(["-device", if devices.console { "virtconsole,chardev=c" } else { PORT }])
-            .args(disk(&parts.image, IMAGE, true));
+            .args(["-device", if devices.console { "virtconsole,chardev=c" } else { PORT }]);
+        if devices.placeholders {
+            for serial in ["placeholder0", "placeholder1"] {
+                let path = directory.path().join(serial);
+                fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+                qemu.args(disk(&path, serial, true));
+            }
+        } else {
+            qemu.args(disk(&parts.image, IMAGE, true));
+        }
         if let Some((disk_bytes, file_system_bytes)) = devices.scratch {
             let path = directory.path().join("scratch");
             make_ext4(&path, disk_bytes, file_system_bytes);
@@ -88,9 +130,17 @@ impl Machine {
             qemu.args(["-netdev", "user,id=n", "-device"]);
             qemu.arg("virtio-net-device,netdev=n,mac=52:54:00:12:34:56");
         }
+        if let Some(state) = state {
+            qemu.arg("-incoming").arg(format!("exec:cat {}", state.display()));
+        }
         let qemu = qemu.stdin(Stdio::null()).spawn().unwrap();
         let (line, _) = listener.accept().unwrap();
-        Some(Machine { line, listener, qemu, directory })
+        Machine { line, listener, qemu, directory }
+    }
+
+    /// Where a copy of the machine lies.
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     /// Where the scratch disk lies.
@@ -101,6 +151,11 @@ impl Machine {
     /// What the kernel wrote to its console.
     pub(crate) fn console(&self) -> String {
         fs::read_to_string(self.directory.path().join("console")).unwrap_or_default()
+    }
+
+    fn end(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
     }
 
     /// Whether the machine has ended by itself, waiting for it up to a deadline.
@@ -118,12 +173,25 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        self.end();
         if std::thread::panicking() {
             eprintln!("console:\n{}", self.console());
         }
     }
+}
+
+/// Reads from QEMU's monitor until it waits for a command.
+fn read_prompt(monitor: &mut UnixStream) {
+    const PROMPT: &[u8] = b"(qemu) ";
+    monitor.set_read_timeout(Some(crate::host::PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(PROMPT) {
+        let mut byte = [0];
+        monitor.read_exact(&mut byte).unwrap();
+        said.extend(byte);
+    }
+    let said = String::from_utf8_lossy(&said);
+    assert!(!said.contains("rror"), "{said}");
 }
 
 fn disk(path: &Path, serial: &str, read_only: bool) -> Vec<String> {

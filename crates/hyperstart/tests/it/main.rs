@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "the console of a guest whose test failed is shown")]
 
 mod archive;
+mod copies;
 mod host;
 mod image;
 mod isolation;

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use hc_proto::message::{
-    Answer, Call, Event, Failure, FailureKind, FromGuest, PathStat, PodSetup, ProcessRow, Program,
-    Reply, Request, Scratch, Spawn, Stats,
+    Answer, Call, Event, Failure, FailureKind, FromGuest, Identity, PathStat, PodSetup, ProcessRow,
+    Program, Reply, Request, Scratch, Spawn, Stats,
 };
 use hc_spec::{
     CapabilitySet, ContainerLimits, ContainerSpec, Exit, HostEntry, Id, NetworkSpec, ProcessSpec,
@@ -54,7 +54,11 @@ fn container() -> ContainerSpec {
 }
 
 fn setup() -> PodSetup {
-    PodSetup {
+    PodSetup { identity: identity(), scratch: Scratch::Disk("scratch".into()) }
+}
+
+fn identity() -> Identity {
+    Identity {
         hostname: "web".into(),
         unix_nanos: 1_700_000_000_000_000_000,
         entropy: vec![1, 2, 3],
@@ -68,7 +72,6 @@ fn setup() -> PodSetup {
         dns_search: vec!["example.org".into()],
         dns_options: vec!["ndots:1".into()],
         hosts: vec![HostEntry { address: "10.0.0.9".parse().unwrap(), name: "db".into() }],
-        scratch: Scratch::Disk("scratch".into()),
     }
 }
 
@@ -89,7 +92,10 @@ pub(crate) fn requests() -> Vec<Request> {
     let path = String::from("/etc");
     let calls = vec![
         Call::SetUp(setup()),
-        Call::SetUp(PodSetup { network: None, scratch: Scratch::Memory, ..setup() }),
+        Call::SetUp(PodSetup {
+            identity: Identity { network: None, ..identity() },
+            scratch: Scratch::Memory,
+        }),
         Call::CreateContainer(Box::new(container())),
         spawn(Program::Exec(process())),
         spawn(Program::Pack { path: path.clone(), follow: true }),
@@ -102,9 +108,11 @@ pub(crate) fn requests() -> Vec<Request> {
         Call::Processes { container: id() },
         Call::Shutdown,
         Call::Park,
+        Call::Renew(identity()),
+        Call::SetClock { unix_nanos: 1_700_000_000_000_000_000, entropy: vec![4, 5, 6] },
     ];
     let kinds: BTreeSet<u8> = calls.iter().map(kind_of_call).collect();
-    assert_eq!(kinds, (0..=11).collect(), "every kind of call has a sample");
+    assert_eq!(kinds, (0..=13).collect(), "every kind of call has a sample");
     (1..).zip(calls).map(|(id, call)| Request { id, call }).collect()
 }
 
@@ -124,6 +132,8 @@ fn kind_of_call(call: &Call) -> u8 {
         Call::Processes { .. } => 9,
         Call::Shutdown => 10,
         Call::Park => 11,
+        Call::Renew(_) => 12,
+        Call::SetClock { .. } => 13,
     }
 }
 
