@@ -8,15 +8,13 @@ use std::time::Duration;
 use hc_proto::message::{
     Answer, Call, Event, Failure, ProcessId, Program, Request, Spawn, StreamId,
 };
-use hc_proto::{Direction, HostMux, Line, Nonce, SendError, SessionId};
+use hc_proto::{Direction, SendError, SessionId};
 use hc_spec::Id;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
-use crate::pump::Pump;
-use crate::shared::{Handle, MAX_UNTAKEN_EVENTS, Shared, State};
+use crate::shared::{Handle, State};
 use crate::stream::{StreamReader, StreamWriter};
 
 /// How long a call may take. None of them waits for anything but the guest's kernel, which may be
@@ -30,6 +28,7 @@ const MAX_FAILURE_LEN: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Guest {
     handle: Arc<Handle>,
+    session: SessionId,
     last_process: Arc<AtomicU32>,
 }
 
@@ -77,30 +76,19 @@ pub struct Process {
 }
 
 impl Guest {
-    /// Meets the guest at the other end of `line`, which nobody used before, and starts a session.
-    ///
-    /// The guest may be booting still: what is written waits for it, up to `deadline`. The task
-    /// that drives the line runs on the current runtime until the last handle is dropped.
-    pub async fn connect<S>(line: S, deadline: Duration) -> Result<(Guest, Events)>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut mux = HostMux::new(SessionId(random()?));
-        mux.attach(Nonce(random()?), Line::Fresh);
-        let (events, receiver) = mpsc::channel(MAX_UNTAKEN_EVENTS);
-        let (ready, is_ready) = oneshot::channel();
-        let shared = Arc::new(Shared::new(mux, events, ready));
-        let handle = Handle::new(Arc::clone(&shared));
-        tokio::spawn(Pump::new(shared, line));
+    /// A guest that was met. Processes are numbered from behind `last_process`.
+    pub(crate) fn new(handle: Arc<Handle>, session: SessionId, last_process: ProcessId) -> Guest {
+        Guest { handle, session, last_process: Arc::new(AtomicU32::new(last_process)) }
+    }
 
-        match timeout(deadline, is_ready).await {
-            Err(_) => Err(Error::Silent { waited: deadline }),
-            Ok(Err(_)) => Err(handle.shared().lock().ended.clone().unwrap_or(Error::Closed)),
-            Ok(Ok(())) => {
-                let last_process = Arc::new(AtomicU32::new(0));
-                Ok((Guest { handle, last_process }, Events { receiver }))
-            }
-        }
+    /// The session, by which another host may [adopt](Guest::adopt) the guest or a copy of it.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The highest number that a process was given so far.
+    pub fn last_process(&self) -> ProcessId {
+        self.last_process.load(Ordering::Relaxed)
     }
 
     /// Asks the guest for something and waits for the answer, as long as any call may take.
@@ -224,6 +212,10 @@ impl Guest {
 }
 
 impl Events {
+    pub(crate) fn new(receiver: mpsc::Receiver<Event>) -> Events {
+        Events { receiver }
+    }
+
     /// The next event; `None` once the connection has ended and everything is taken.
     pub async fn next(&mut self) -> Option<Event> {
         self.receiver.recv().await
@@ -263,12 +255,4 @@ fn name_of(call: &Call) -> &'static str {
 /// The guest's words as they may stand on a terminal: short, and without control characters.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_FAILURE_LEN).collect()
-}
-
-/// Random bits from the kernel.
-fn random() -> Result<u128> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| Error::Line { source: Arc::new(errno.into()) })?;
-    Ok(u128::from_ne_bytes(bytes))
 }

@@ -16,15 +16,17 @@
 //!
 //! # Where to start
 //!
-//! [`Guest::connect`], then `shared.rs` for what the handles share.
+//! `meet.rs` for [`Guest::connect`] and [`Guest::adopt`], then `shared.rs` for what the handles share.
 
 mod error;
 mod guest;
+mod meet;
 mod pump;
 mod shared;
 mod stream;
 
 pub use error::{Error, Kind, Result};
 pub use guest::{Events, Guest, Launch, Process, Stdio};
+pub use meet::{Predecessor, ProcessIds};
 pub use shared::MAX_UNTAKEN_EVENTS;
 pub use stream::{StreamReader, StreamWriter};

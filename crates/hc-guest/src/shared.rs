@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use hc_proto::message::{Answer, Event, Failure, FromGuest, Reply, StreamId};
-use hc_proto::{HostMux, MuxEvent, ProtocolError, decode};
+use hc_proto::{Direction, HostMux, MuxEvent, ProtocolError, decode};
 use tokio::io::ReadBuf;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -62,6 +62,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         mux: HostMux,
+        last_call: u64,
         events: mpsc::Sender<Event>,
         ready: oneshot::Sender<()>,
     ) -> Shared {
@@ -71,7 +72,7 @@ impl Shared {
             inboxes: HashMap::new(),
             writers: HashMap::new(),
             calls: HashMap::new(),
-            last_call: 0,
+            last_call,
             events: Some(events),
             ready: Some(ready),
             ended: None,
@@ -216,7 +217,16 @@ impl State {
                 }
             }
             // Only a session that is adopted has streams that we did not open.
-            MuxEvent::Opened { stream, .. } => self.mux.reset(stream),
+            MuxEvent::Opened { stream, direction } => {
+                let claimed = match direction {
+                    Direction::ToGuest => self.writers.contains_key(&stream),
+                    Direction::ToHost => self.inboxes.contains_key(&stream),
+                    Direction::Both => false,
+                };
+                if !claimed {
+                    self.mux.reset(stream);
+                }
+            }
         }
         Ok(())
     }

@@ -31,6 +31,11 @@ impl StreamReader {
         self.id
     }
 
+    /// Whether anything may still be read.
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.shared().lock().mux.is_open(self.id)
+    }
+
     /// Takes the next bytes as they came, without a copy; `None` at the end.
     pub async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         std::future::poll_fn(|cx| self.poll_take(cx, Inbox::take_chunk)).await
@@ -112,6 +117,11 @@ impl StreamWriter {
 
     pub(crate) fn id(&self) -> StreamId {
         self.id
+    }
+
+    /// Whether anything may still be written.
+    pub(crate) fn is_open(&self) -> bool {
+        self.handle.shared().lock().mux.send_space(self.id).is_ok()
     }
 
     /// Gives the stream up: the reader gets nothing more, not even what is under way.

@@ -2,6 +2,7 @@
 //! The client against guests that behave, and guests that do not.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod adopts;
 mod behaves;
 mod fake;
 mod misbehaves;
