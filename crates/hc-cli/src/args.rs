@@ -10,13 +10,18 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 mod container;
 mod image;
 mod refused;
+mod template;
 
 pub(crate) use container::{
     AttachArgs, CopyArgs, CreateArgs, CreateFlags, ExecArgs, KillArgs, ListArgs, LogsArgs,
-    PodsArgs, RefsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StatsArgs, TopArgs,
+    PauseArgs, PodsArgs, RefsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StatsArgs, TopArgs,
 };
 pub(crate) use image::{ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs, TagArgs};
 pub(crate) use refused::RefusedFlags;
+pub(crate) use template::{
+    CloneArgs, CopiesArgs, CreateSnapshotArgs, CreateTemplateArgs, SnapshotArgs, SnapshotCommand,
+    SnapshotRefsArgs, TemplateArgs, TemplateCommand, TemplateRefsArgs,
+};
 
 /// Runs container images, each in a virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -41,10 +46,10 @@ pub(crate) enum Command {
     /// Stop containers and start them again
     Restart(RestartArgs),
     Kill(KillArgs),
-    /// Hold the CPUs of containers' VMs
-    Pause(RefsArgs),
+    Pause(PauseArgs),
     /// Let paused containers go on
     Unpause(RefsArgs),
+    Clone(CloneArgs),
     Rm(RmArgs),
     Exec(ExecArgs),
     Attach(AttachArgs),
@@ -69,6 +74,8 @@ pub(crate) enum Command {
     Images(ImagesArgs),
     Rmi(RmiArgs),
     Tag(TagArgs),
+    Snapshot(SnapshotArgs),
+    Template(TemplateArgs),
     Completion(CompletionArgs),
     Man(ManArgs),
 }

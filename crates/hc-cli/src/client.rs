@@ -46,6 +46,7 @@ pub(crate) struct Upgraded {
 }
 
 /// A path with its query, safely encoded.
+#[derive(Clone)]
 pub(crate) struct Target(String);
 
 impl Target {

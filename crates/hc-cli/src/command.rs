@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, SnapshotArgs, SnapshotCommand, TemplateArgs, TemplateCommand};
 use crate::client::{Client, launch};
 use crate::failure::{FAILED, OURS, Result};
 use crate::show;
@@ -21,7 +21,9 @@ mod list;
 mod logs;
 mod manual;
 mod run;
+mod snapshot;
 mod system;
+mod template;
 mod usage;
 
 /// What every command may need.
@@ -51,8 +53,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Stop(args) => lifecycle::stop(&context, &args, "stop").await,
         Command::Restart(args) => lifecycle::stop(&context, &args, "restart").await,
         Command::Kill(args) => lifecycle::kill(&context, &args).await,
-        Command::Pause(args) => lifecycle::pause(&context, &args, "pause").await,
-        Command::Unpause(args) => lifecycle::pause(&context, &args, "unpause").await,
+        Command::Pause(args) => lifecycle::pause(&context, &args).await,
+        Command::Unpause(args) => lifecycle::unpause(&context, &args).await,
+        Command::Clone(args) => run::clone(&context, &args).await.map_err(|f| f.or_status(OURS)),
         Command::Rm(args) => lifecycle::remove(&context, &args).await,
         Command::Wait(args) => lifecycle::wait(&context, &args).await,
         Command::Logs(args) => logs::logs(&context, &args).await,
@@ -67,6 +70,17 @@ pub(crate) async fn run(cli: Cli) -> Result<u8> {
         Command::Images(args) => image::images(&context, &args).await,
         Command::Rmi(args) => image::remove(&context, &args).await,
         Command::Tag(args) => image::tag(&context, &args).await,
+        Command::Snapshot(SnapshotArgs { command }) => match command {
+            SnapshotCommand::Create(args) => snapshot::create(&context, &args).await,
+            SnapshotCommand::Ls(args) => snapshot::list(&context, &args).await,
+            SnapshotCommand::Rm(args) => snapshot::remove(&context, &args).await,
+        },
+        Command::Template(TemplateArgs { command }) => match command {
+            TemplateCommand::Ls(args) => template::list(&context, &args).await,
+            TemplateCommand::Create(args) => template::create(&context, &args).await,
+            TemplateCommand::Rm(args) => template::remove(&context, &args).await,
+            TemplateCommand::Prune => template::prune(&context).await,
+        },
         Command::Completion(args) => manual::completion(&args),
         Command::Top(args) => usage::top(&context, &args).await,
         Command::Stats(args) => usage::stats(&context, &args).await,

@@ -28,6 +28,7 @@ mod failure;
 mod resolve;
 mod session;
 mod show;
+mod timings;
 mod usage;
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod change;
+mod copy;
 mod create;
 mod files;
 mod port;
@@ -13,6 +14,7 @@ mod scalar;
 mod time;
 
 pub(crate) use change::image_config;
+pub(crate) use copy::{clone_container, create_template, from_snapshot};
 pub(crate) use create::{create_container, environment, host_platform_only};
 pub(crate) use time::{since, tail};
 

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Client, Target, Upgraded};
 use crate::failure::{Failure, Result};
+use crate::timings::Timings;
 
 mod input;
 pub(crate) mod keys;
@@ -65,6 +66,8 @@ pub(crate) struct Session<'a> {
     pub(crate) proxy: bool,
     /// Whether the process runs already; else it does once the daemon says so.
     pub(crate) started: bool,
+    /// Where the first output and the end are noted.
+    pub(crate) timings: &'a Timings,
 }
 
 /// How a session came to its end.
@@ -171,9 +174,19 @@ impl Session<'_> {
 
     async fn show(&self, frame: Frame, output: &mut Output) -> Result<Option<End>, Closed> {
         match frame {
-            Frame::Stdout(bytes) => output.stdout(bytes).await?,
-            Frame::Stderr(bytes) => output.stderr(bytes).await?,
-            Frame::Exit(exit) => return Ok(Some(End::Exited(exit))),
+            Frame::Stdout(bytes) => {
+                self.timings.mark_output();
+                output.stdout(bytes).await?;
+            }
+            Frame::Stderr(bytes) => {
+                self.timings.mark_output();
+                output.stderr(bytes).await?;
+            }
+            Frame::Exit(exit) => {
+                self.timings.mark("exit received");
+                self.timings.add_pod(&exit.timeline);
+                return Ok(Some(End::Exited(exit)));
+            }
             Frame::Error(body) => return Ok(Some(End::Failed(body))),
             // What goes the other way, and what only logs have, tells us nothing.
             Frame::Started

@@ -37,6 +37,12 @@ pub(crate) fn print_note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", harmless(text));
 }
 
+/// Shows the person a text of several lines that is no data.
+pub(crate) fn print_aside(text: &str) {
+    // Likewise.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// Whether standard error can show colours.
 fn colours() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

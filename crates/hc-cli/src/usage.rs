@@ -56,10 +56,18 @@ fn hint(error: &clap::Error, subcommand: Option<&str>) -> String {
     }
 }
 
-/// The command that was meant, where it is one.
+/// The command that was meant, where it is one, with those of its own: `template ls`.
 fn subcommand(args: impl Iterator<Item = String>) -> Option<String> {
     let cli = Cli::command();
-    args.skip(1).find(|arg| cli.find_subcommand(arg).is_some())
+    let mut command = &cli;
+    let mut path = Vec::new();
+    for arg in args.skip(1) {
+        if let Some(inner) = command.find_subcommand(&arg) {
+            command = inner;
+            path.push(arg);
+        }
+    }
+    (!path.is_empty()).then(|| path.join(" "))
 }
 
 #[cfg(test)]
@@ -114,6 +122,20 @@ mod tests {
                 error: invalid value 'maybe' for '--pull <WHEN>': use always, missing or never
                 hint: see: hyper run --help
             "]],
+        );
+        check(
+            &["template", "ls", "-z"],
+            expect![[r"
+            error: unexpected argument '-z' found
+            hint: see: hyper template ls --help
+        "]],
+        );
+        check(
+            &["snapshot", "mk"],
+            expect![[r"
+            error: unrecognized subcommand 'mk'
+            hint: see: hyper snapshot --help
+        "]],
         );
         check(
             &["stop", "-t", "x", "c"],

@@ -11,7 +11,13 @@ use super::RefusedFlags;
 /// Run an image in a new container, in a VM of its own
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-#[command(override_usage = "hyper run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
+#[command(override_usage = "hyper run [OPTIONS] IMAGE [COMMAND] [ARG...]
+       hyper run [OPTIONS] --snapshot NAME")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the user's")]
+// What `create` needs, `run` does without where there is a snapshot.
+#[command(mut_arg("image_and_command", |arg| {
+    arg.required(false).required_unless_present("snapshot")
+}))]
 pub(crate) struct RunArgs {
     /// Leave it running, and print its id
     #[arg(short, long)]
@@ -29,6 +35,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
     pub(crate) sig_proxy: bool,
+    /// Go on from this snapshot, in place of an image
+    #[arg(long, value_name = "NAME")]
+    pub(crate) snapshot: Option<String>,
+    /// Show at the end where the time went
+    #[arg(long)]
+    pub(crate) timings: bool,
     #[command(flatten)]
     pub(crate) create: CreateFlags,
 }
@@ -152,9 +164,9 @@ pub(crate) struct CreateFlags {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) stop_timeout: Option<u32>,
     /// When to ask the registry
-    #[arg(long, value_name = "WHEN", value_parser = pull_policy, default_value = "missing")]
-    #[arg(help = "When to ask the registry: always, missing or never")]
-    pub(crate) pull: PullPolicy,
+    #[arg(long, value_name = "WHEN", value_parser = pull_policy)]
+    #[arg(help = "When to ask the registry: always, missing (if not said otherwise) or never")]
+    pub(crate) pull: Option<PullPolicy>,
     /// Write its id into this new file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
@@ -222,6 +234,19 @@ pub(crate) struct KillArgs {
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: String,
+}
+
+/// Hold the CPUs of containers' VMs
+///
+/// With --to-disk, the memory of each VM goes to disk and is free until `unpause`. Commands that run
+/// in the container by `exec` then lose their clients: they are cut off, and get no more input.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    pub(crate) refs: RefsArgs,
+    /// Put their memory on disk, which frees it; cuts off the clients of `exec`
+    #[arg(long)]
+    pub(crate) to_disk: bool,
 }
 
 /// Remove containers

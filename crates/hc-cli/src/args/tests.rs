@@ -35,6 +35,8 @@ fn help_lists_every_command() {
           kill        Send a signal to containers
           pause       Hold the CPUs of containers' VMs
           unpause     Let paused containers go on
+          clone       Copy a running container, let the copy go on in a VM of its own,
+                      and print its id
           rm          Remove containers
           exec        Run another program in a running container
           attach      Connect to a running container's input and output
@@ -56,6 +58,9 @@ fn help_lists_every_command() {
           images      List images
           rmi         Remove images, or names of them
           tag         Give an image another name
+          snapshot    Manage snapshots: running containers that were copied, memory and
+                      disks and all
+          template    Manage templates: booted guests that containers start from
           completion  Print a script that completes commands and options in a shell
 
         Options:

@@ -14,6 +14,7 @@ use crate::session::keys::DetachKeys;
 use crate::session::signals::Signals;
 use crate::session::{Session, Shown, terminal};
 use crate::show::print_line;
+use crate::timings::Timings;
 
 pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
     let Some((container, command)) =
@@ -55,6 +56,7 @@ pub(crate) async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
         // A signal is for the container's main process; this one goes with its connection.
         proxy: false,
         started: true,
+        timings: &Timings::off(),
     };
     let connection = tokio::select! {
         connection = client.upgrade(target, Body::json(&request)) => connection?,
@@ -92,6 +94,7 @@ pub(crate) async fn attach(context: &Context, args: AttachArgs) -> Result<u8> {
         detach_keys,
         proxy: args.sig_proxy,
         started: true,
+        timings: &Timings::off(),
     };
     let target =
         Target::new(&["containers", &args.container, "attach"]).query(&attach_query(input));
@@ -129,6 +132,7 @@ pub(crate) async fn start(context: &Context, args: StartArgs) -> Result<u8> {
         detach_keys,
         proxy: true,
         started: false,
+        timings: &Timings::off(),
     };
     start_attached(&session, container.config.auto_remove, &mut signals).await
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `stop`, `restart`, `kill`, `pause`, `unpause`, `rm`, `wait`.
 
-use hc_api::{ErrorKind, KillQuery, RemoveQuery, RestartOrStopQuery, WaitAnswer, WaitQuery};
+use hc_api::{
+    ErrorKind, KillQuery, PauseQuery, RemoveQuery, RestartOrStopQuery, WaitAnswer, WaitQuery,
+};
 use hc_spec::Signal;
 use hyper::Method;
 
 use super::{Context, each};
-use crate::args::{KillArgs, RefsArgs, RestartArgs, RmArgs};
+use crate::args::{KillArgs, PauseArgs, RefsArgs, RestartArgs, RmArgs};
 use crate::client::{Client, Target};
 use crate::failure::{Failure, Result};
 use crate::show::print_line;
@@ -34,11 +36,20 @@ pub(crate) async fn kill(context: &Context, args: &KillArgs) -> Result<u8> {
     .await
 }
 
-/// `pause` and `unpause`.
-pub(crate) async fn pause(context: &Context, args: &RefsArgs, verb: &str) -> Result<u8> {
+pub(crate) async fn pause(context: &Context, args: &PauseArgs) -> Result<u8> {
+    let client = context.client().await?;
+    let query = PauseQuery { to_disk: args.to_disk };
+    each(&args.refs.containers, async |name| {
+        let target = Target::new(&["containers", name, "pause"]).query(&query);
+        act(&client, "pause", name, target).await
+    })
+    .await
+}
+
+pub(crate) async fn unpause(context: &Context, args: &RefsArgs) -> Result<u8> {
     let client = context.client().await?;
     each(&args.containers, async |name| {
-        act(&client, verb, name, Target::new(&["containers", name, verb])).await
+        act(&client, "unpause", name, Target::new(&["containers", name, "unpause"])).await
     })
     .await
 }

@@ -31,16 +31,25 @@ pub(crate) fn man(args: &ManArgs) -> Result<u8> {
         Some(folder) => {
             create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;
             page(&cli, "hyper", folder)?;
-            for command in visible(&cli) {
-                page(command, &format!("hyper-{}", command.get_name()), folder)?;
+            for (path, command) in visible(&cli) {
+                page(command, &format!("hyper-{}", path.join("-")), folder)?;
             }
         }
     }
     Ok(0)
 }
 
-fn visible(cli: &Command) -> impl Iterator<Item = &Command> {
-    cli.get_subcommands().filter(|command| !command.is_hide_set())
+/// Every command with its names, and behind each those of its own.
+fn visible(cli: &Command) -> Vec<(Vec<&str>, &Command)> {
+    let mut all = Vec::new();
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+        all.push((vec![command.get_name()], command));
+        all.extend(visible(command).into_iter().map(|(mut path, inner)| {
+            path.insert(0, command.get_name());
+            (path, inner)
+        }));
+    }
+    all
 }
 
 fn page(command: &Command, name: &str, folder: &Path) -> Result<()> {
@@ -67,25 +76,35 @@ fn markdown(cli: &Command) -> String {
     for (name, about) in hc_paths::env::REFERENCE {
         let _ = writeln!(out, "| `{name}` | {about} |");
     }
-    for command in visible(cli) {
-        let _ = write!(out, "\n## hyper {}\n\n", command.get_name());
-        if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
-            let _ = write!(out, "{about}\n\n");
-        }
-        let usage = command.clone().render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ");
-        let _ = write!(out, "```text\n{usage}\n```\n");
-        let aliases: Vec<_> = command.get_visible_aliases().map(|a| format!("`{a}`")).collect();
-        if !aliases.is_empty() {
-            let _ = write!(out, "\nAlso {}.\n", aliases.join(", "));
-        }
-        let own = |arg: &&Arg| !arg.is_hide_set() && !arg.is_global_set() && arg.get_id() != "help";
-        if command.get_arguments().any(|arg| own(&arg)) {
-            out.push('\n');
-            options(command.get_arguments().filter(own), &mut out);
-        }
+    for (path, command) in visible(cli) {
+        section(&path.join(" "), command, &mut out);
     }
     out
+}
+
+fn section(name: &str, command: &Command, out: &mut String) {
+    let _ = write!(out, "\n## hyper {name}\n\n");
+    if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
+        let _ = write!(out, "{about}\n\n");
+    }
+    let usage = command.clone().render_usage().to_string();
+    let usage: Vec<_> = usage.trim_start_matches("Usage: ").lines().map(str::trim).collect();
+    let _ = write!(out, "```text\n{}\n```\n", usage.join("\n"));
+    let aliases: Vec<_> = command.get_visible_aliases().map(|a| format!("`{a}`")).collect();
+    if !aliases.is_empty() {
+        let _ = write!(out, "\nAlso {}.\n", aliases.join(", "));
+    }
+    let own = |arg: &&Arg| !arg.is_hide_set() && !arg.is_global_set() && arg.get_id() != "help";
+    if command.get_arguments().any(|arg| own(&arg)) {
+        out.push('\n');
+        options(command.get_arguments().filter(own), out);
+    }
+    if let Some(text) = command.get_after_help() {
+        let text = text.to_string();
+        let (about, example) = text.split_once('\n').unwrap_or((&text, ""));
+        let example: Vec<_> = example.lines().map(str::trim).collect();
+        let _ = write!(out, "\n{about}\n\n```text\n{}\n```\n", example.join("\n"));
+    }
 }
 
 fn options<'a>(args: impl Iterator<Item = &'a Arg>, out: &mut String) {
@@ -115,9 +134,10 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let text = markdown(&cli);
-        for command in visible(&cli) {
-            assert!(text.contains(&format!("## hyper {}\n", command.get_name())), "{command}");
+        for (path, _) in visible(&cli) {
+            assert!(text.contains(&format!("## hyper {}\n", path.join(" "))), "{path:?}");
         }
+        assert!(text.contains("## hyper template prune\n"), "{text}");
         assert!(text.contains("| `-p`, `--publish` PORT |"), "{text}");
         assert!(!text.contains("volumes-from") && !text.contains("hyper man\n"));
     }
@@ -137,6 +157,7 @@ mod tests {
         assert_eq!(man(&args).unwrap(), 0);
         let page = std::fs::read_to_string(dir.path().join("hyper-run.1")).unwrap();
         assert!(page.contains("hyper\\-run") && page.contains("\\-\\-publish"), "{page}");
+        assert!(dir.path().join("hyper-template-create.1").exists());
         assert!(dir.path().join("hyper.1").exists() && !dir.path().join("hyper-man.1").exists());
     }
 }

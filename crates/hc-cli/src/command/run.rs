@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `run` and `create`.
+//! `run`, `create` and `clone`.
 //!
 //! ```text
 //!  resolve -> (pull) -> create -> start and attach -> session -> exit status
@@ -14,22 +14,24 @@ use std::io::Write;
 use std::path::Path;
 
 use hc_api::{
-    AttachQuery, CreateContainer, Created, ErrorKind, PullPolicy, WaitAnswer, WaitCondition,
-    WaitQuery,
+    AttachQuery, CloneContainer, Container, CreateContainer, Created, ErrorKind, PullPolicy,
+    WaitAnswer, WaitCondition, WaitQuery,
 };
 use hc_spec::Signal;
 use hyper::Method;
+use serde::Serialize;
 
 use super::lifecycle::delete;
 use super::{Context, image};
-use crate::args::{CreateArgs, CreateFlags, RunArgs};
+use crate::args::{CloneArgs, CreateArgs, CreateFlags, RunArgs};
 use crate::client::{Body, Client, Target};
 use crate::failure::{CLOSED_PIPE, Failure, OURS, Result};
-use crate::resolve::{Host, create_container};
+use crate::resolve::{Host, clone_container, create_container, from_snapshot};
 use crate::session::keys::DetachKeys;
 use crate::session::signals::Signals;
 use crate::session::{End, KILL_DEADLINE, Session, Shown, kill, terminal};
-use crate::show::{print_failure, print_line};
+use crate::show::{print_aside, print_failure, print_line};
+use crate::timings::Timings;
 
 pub(crate) async fn create(context: &Context, args: CreateArgs) -> Result<u8> {
     let request = create_container(&args.create, args.rm, &Host::real())?;
@@ -43,18 +45,31 @@ pub(crate) async fn create(context: &Context, args: CreateArgs) -> Result<u8> {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8> {
-    let mut request = create_container(&args.create, args.rm, &Host::real())?;
-    let streams = Streams::choose(&args.attach, args.create.interactive)?;
-    request.open_stdin |= streams.input;
-    if request.terminal && streams.input && !args.detach {
-        require_terminal()?;
+    let timings = if args.timings { Timings::since_process_start() } else { Timings::off() };
+    if args.timings && args.detach {
+        return Err(Failure::argument("--timings: what is left running has no end to tell of")
+            .with_hint("leave --detach out"));
     }
+    let status = run_until_end(context, args, &timings).await?;
+    timings.mark("done");
+    if let Some(table) = timings.table() {
+        print_aside(&table);
+    }
+    Ok(status)
+}
+
+async fn run_until_end(context: &Context, args: RunArgs, timings: &Timings) -> Result<u8> {
+    let streams = Streams::choose(&args.attach, args.create.interactive)?;
+    let origin = Origin::of(&args, &streams)?;
     let detach_keys = DetachKeys::parse(args.detach_keys.as_deref())?;
     let id_file = IdFile::open(args.create.cidfile.as_deref())?;
+    timings.mark("arguments read");
     let client = context.client().await?;
+    timings.mark("connected to the daemon");
     let mut signals = Signals::listen()?;
-    let created = make(&client, &request, &args.create, &mut signals).await?;
+    let created = origin.make(&client, &args.create, &mut signals).await?;
     id_file.write(&created.id)?;
+    timings.mark("container created");
     let id = created.id.as_str();
     if args.detach {
         start_detached(&client, id, args.rm, &mut signals).await?;
@@ -65,13 +80,91 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8> {
         client: &client,
         container: id,
         input: streams.input,
-        terminal: request.terminal,
+        terminal: origin.terminal(&client, id, streams.input).await?,
         shown: streams.shown,
         detach_keys,
         proxy: args.sig_proxy,
         started: false,
+        timings,
     };
     start_attached(&session, args.rm, &mut signals).await
+}
+
+pub(crate) async fn clone(context: &Context, args: &CloneArgs) -> Result<u8> {
+    let request = clone_container(args, &Host::real())?;
+    let client = context.client().await?;
+    let mut signals = Signals::listen()?;
+    let target = Target::new(&["containers", &args.container, "clone"]);
+    let created = post_create(&client, target, &request, &mut signals).await?;
+    start_detached(&client, &created.id, args.rm, &mut signals).await?;
+    print_line(&created.id)?;
+    Ok(0)
+}
+
+/// What `run` makes its container of.
+enum Origin {
+    Image(Box<CreateContainer>),
+    Snapshot { name: String, request: CloneContainer },
+}
+
+impl Origin {
+    fn of(args: &RunArgs, streams: &Streams) -> Result<Origin> {
+        if let Some(name) = &args.snapshot {
+            if args.detach && args.create.interactive {
+                return Err(Failure::argument(
+                    "--interactive: with --detach, nothing is connected",
+                )
+                .with_hint("leave one of them out"));
+            }
+            let request = from_snapshot(name, &args.create, args.rm, &Host::real())?;
+            return Ok(Origin::Snapshot { name: name.clone(), request });
+        }
+        let mut request = create_container(&args.create, args.rm, &Host::real())?;
+        request.open_stdin |= streams.input;
+        if request.terminal && streams.input && !args.detach {
+            require_terminal()?;
+        }
+        Ok(Origin::Image(Box::new(request)))
+    }
+
+    async fn make(
+        &self,
+        client: &Client,
+        flags: &CreateFlags,
+        signals: &mut Signals,
+    ) -> Result<Created> {
+        match self {
+            Origin::Image(request) => make(client, request, flags, signals).await,
+            Origin::Snapshot { name, request } => {
+                let target = Target::new(&["snapshots", name, "containers"]);
+                post_create(client, target, request, signals).await
+            }
+        }
+    }
+
+    /// Whether the container's program has a terminal. One that was copied may have none, or no
+    /// standard input, where we would connect ours: then nothing is left of it.
+    async fn terminal(&self, client: &Client, id: &str, input: bool) -> Result<bool> {
+        if let Origin::Image(request) = self {
+            return Ok(request.terminal);
+        }
+        let terminal = async {
+            let container: Container = client.get(Target::new(&["containers", id])).await?;
+            if input && !container.config.open_stdin {
+                return Err(Failure::argument("the copied container has no standard input")
+                    .with_hint("leave --interactive out"));
+            }
+            if input && container.config.terminal {
+                require_terminal().map_err(|f| f.with_hint("leave --interactive out"))?;
+            }
+            Ok(container.config.terminal)
+        };
+        let terminal = terminal.await;
+        if terminal.is_err() {
+            clean_up(client, id, true).await;
+        }
+        terminal
+    }
 }
 
 /// Which of our streams are connected.
@@ -123,15 +216,15 @@ async fn make(
             signal = signals.interruption() => Err(interrupted(signal)),
         }
     };
-    if flags.pull == PullPolicy::Always {
+    let policy = flags.pull.unwrap_or_default();
+    if policy == PullPolicy::Always {
         pull(signals).await?;
     }
-    match post_create(client, request, signals).await {
-        Err(failure)
-            if failure.kind() == ErrorKind::NotFound && flags.pull == PullPolicy::Missing =>
-        {
+    let create = Target::new(&["containers"]);
+    match post_create(client, create.clone(), request, signals).await {
+        Err(failure) if failure.kind() == ErrorKind::NotFound && policy == PullPolicy::Missing => {
             pull(signals).await?;
-            post_create(client, request, signals).await
+            post_create(client, create, request, signals).await
         }
         other => other,
     }
@@ -141,10 +234,11 @@ async fn make(
 /// waits for that, and what was created is removed again.
 async fn post_create(
     client: &Client,
-    request: &CreateContainer,
+    target: Target,
+    request: &impl Serialize,
     signals: &mut Signals,
 ) -> Result<Created> {
-    let answer = client.post::<Created>(Target::new(&["containers"]), request);
+    let answer = client.post::<Created>(target, request);
     tokio::pin!(answer);
     let signal = tokio::select! {
         biased;
@@ -204,6 +298,7 @@ pub(super) async fn start_attached(
 ) -> Result<u8> {
     let (client, id) = (session.client, session.container);
     let target = Target::new(&["containers", id, "start"]).query(&attach_query(session.input));
+    session.timings.mark("start requested");
     let order = client.upgrade(target, Body::empty());
     let connection = match order_start(client, id, order, signals).await {
         Ok(connection) => connection,

@@ -2,9 +2,9 @@
 //! The request that `run` and `create` send.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use hc_api::{CreateContainer, NetworkMode};
+use hc_api::{CreateContainer, NetworkMode, Port};
 use hc_spec::{CapabilitySet, Name, Signal};
 
 use super::scalar::{cpus, host_entry, name_server, security_option, size, tmpfs, ulimit};
@@ -24,9 +24,6 @@ pub(crate) fn create_container(
     if let Some(platform) = &flags.platform {
         host_platform_only(platform)?;
     }
-    if let Some(name) = &flags.name {
-        name.parse::<Name>().map_err(|error| Failure::argument(error.to_string()))?;
-    }
     if let Some(signal) = &flags.stop_signal {
         signal.parse::<Signal>().map_err(|error| Failure::argument(error.to_string()))?;
     }
@@ -38,7 +35,7 @@ pub(crate) fn create_container(
         _ => return Err(Failure::argument("no image is named")),
     };
     Ok(CreateContainer {
-        name: flags.name.clone(),
+        name: checked_name(flags.name.as_deref())?,
         image,
         entrypoint: flags.entrypoint.clone().map(entrypoint),
         command,
@@ -46,7 +43,7 @@ pub(crate) fn create_container(
         workdir: flags.workdir.clone(),
         user: flags.user.clone(),
         hostname: flags.hostname.clone(),
-        labels: labels(flags, host)?,
+        labels: labels(&flags.label_file, &flags.label, host)?,
         cpu_millis: flags.cpus.as_deref().map(cpus).transpose()?,
         memory_bytes: optional_size("memory", flags.memory.as_deref())?,
         pids: pids(flags.pids_limit)?,
@@ -62,7 +59,7 @@ pub(crate) fn create_container(
         driver: flags.driver.clone(),
         network: network(flags.network.as_deref())?,
         allow_host: flags.allow_host,
-        publish: collect(&flags.publish, port::publish)?.into_iter().flatten().collect(),
+        publish: publish(&flags.publish)?,
         dns: collect(&flags.dns, name_server)?,
         dns_search: flags.dns_search.clone(),
         dns_options: flags.dns_option.clone(),
@@ -82,7 +79,7 @@ pub(crate) fn create_container(
 /// and is left out where it has none.
 pub(crate) fn environment(
     options: &[String],
-    paths: &[std::path::PathBuf],
+    paths: &[PathBuf],
     host: &Host<'_>,
 ) -> Result<Vec<String>> {
     let mut entries = Vec::new();
@@ -124,7 +121,19 @@ fn collect<T>(texts: &[String], parse: impl Fn(&str) -> Result<T>) -> Result<Vec
     texts.iter().map(|text| parse(text)).collect()
 }
 
-fn optional_size(option: &str, text: Option<&str>) -> Result<Option<u64>> {
+/// A name that a container can have.
+pub(super) fn checked_name(name: Option<&str>) -> Result<Option<String>> {
+    let Some(name) = name else { return Ok(None) };
+    name.parse::<Name>().map_err(|error| Failure::argument(error.to_string()))?;
+    Ok(Some(name.to_owned()))
+}
+
+/// The ports that all `--publish` mean.
+pub(super) fn publish(texts: &[String]) -> Result<Vec<Port>> {
+    Ok(collect(texts, port::publish)?.into_iter().flatten().collect())
+}
+
+pub(super) fn optional_size(option: &str, text: Option<&str>) -> Result<Option<u64>> {
     text.map(|text| size(option, text)).transpose()
 }
 
@@ -132,12 +141,17 @@ fn entrypoint(program: String) -> Vec<String> {
     if program.is_empty() { Vec::new() } else { vec![program] }
 }
 
-fn labels(flags: &CreateFlags, host: &Host<'_>) -> Result<BTreeMap<String, String>> {
+/// Labels from files, then from options, which win.
+pub(super) fn labels(
+    paths: &[PathBuf],
+    options: &[String],
+    host: &Host<'_>,
+) -> Result<BTreeMap<String, String>> {
     let mut entries = Vec::new();
-    for path in &flags.label_file {
+    for path in paths {
         entries.extend(files::entries(host, path)?);
     }
-    entries.extend(flags.label.iter().cloned());
+    entries.extend(options.iter().cloned());
     entries
         .into_iter()
         .map(|entry| match entry.split_once('=').unwrap_or((&entry, "")) {
@@ -157,7 +171,7 @@ fn pids(limit: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
-fn network(mode: Option<&str>) -> Result<NetworkMode> {
+pub(super) fn network(mode: Option<&str>) -> Result<NetworkMode> {
     match mode {
         None | Some("user" | "default") => Ok(NetworkMode::User),
         Some("none") => Ok(NetworkMode::None),
@@ -168,7 +182,7 @@ fn network(mode: Option<&str>) -> Result<NetworkMode> {
     }
 }
 
-fn absolute(path: &Path, host: &Host<'_>) -> Result<String> {
+pub(super) fn absolute(path: &Path, host: &Host<'_>) -> Result<String> {
     let path = host.folder.join(path);
     path.into_os_string()
         .into_string()

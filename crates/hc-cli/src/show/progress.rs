@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Long work on images: bars where standard error is a terminal, lines elsewhere.
+//! Long work: bars where standard error is a terminal, lines elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
@@ -8,12 +8,14 @@ use std::time::Duration;
 use hc_api::{ImageProgress, ImageRef};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::harmless;
+use super::{harmless, print_note};
 use crate::client::Lines;
 use crate::failure::{Failure, Result};
 
 /// The most steps that are shown; an image has some 130 layers at most.
 const MAX_STEPS: usize = 512;
+/// How often bars and spinners are drawn.
+const TICK: Duration = Duration::from_millis(120);
 
 /// Shows progress until the work has ended, and gives the images that came in.
 pub(crate) async fn follow(mut lines: Lines, quiet: bool) -> Result<Vec<ImageRef>> {
@@ -31,6 +33,37 @@ pub(crate) async fn follow(mut lines: Lines, quiet: bool) -> Result<Vec<ImageRef
                     "it broke off in the middle of the work",
                 ));
             }
+        }
+    }
+}
+
+/// Shows that something is being done, of which nobody knows how far it is, until the value is
+/// dropped.
+#[must_use]
+pub(crate) struct Waiting(Option<ProgressBar>);
+
+impl Waiting {
+    pub(crate) fn new(what: &'static str, quiet: bool) -> Waiting {
+        if quiet {
+            return Waiting(None);
+        }
+        if !std::io::stderr().is_terminal() {
+            print_note(what);
+            return Waiting(None);
+        }
+        let style = ProgressStyle::with_template("{msg} {spinner} {elapsed}");
+        let bar = ProgressBar::no_length()
+            .with_style(style.expect("the template is a constant"))
+            .with_message(what);
+        bar.enable_steady_tick(TICK);
+        Waiting(Some(bar))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
         }
     }
 }
@@ -99,7 +132,7 @@ fn new_bar(what: &str, total: Option<u64>) -> ProgressBar {
         ),
         None => (ProgressBar::no_length(), "{msg:40!} {spinner} {bytes:>10}"),
     };
-    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.enable_steady_tick(TICK);
     let style = ProgressStyle::with_template(style).expect("the template is a constant");
     bar.with_style(style).with_message(what.to_owned())
 }

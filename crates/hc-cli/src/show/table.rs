@@ -11,16 +11,24 @@ const GAP: usize = 3;
 /// Rows under a heading.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// Columns whose cells stand at their right edge.
+    right: Vec<usize>,
 }
 
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(ToString::to_string).collect()] }
+        Table { rows: vec![heading.iter().map(ToString::to_string).collect()], right: Vec::new() }
     }
 
     /// A table without a heading.
     pub(crate) fn bare() -> Table {
-        Table { rows: Vec::new() }
+        Table { rows: Vec::new(), right: Vec::new() }
+    }
+
+    /// Lets these columns, of numbers, line up at their right edge.
+    pub(crate) fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Table {
+        self.right.extend(columns);
+        self
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -39,9 +47,16 @@ impl Table {
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (width, cell) in widths.iter().zip(row) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width - cell.width() + GAP));
+            for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
+                let fill = std::iter::repeat_n(' ', width - cell.width());
+                if self.right.contains(&column) {
+                    line.extend(fill);
+                    line.push_str(cell);
+                } else {
+                    line.push_str(cell);
+                    line.extend(fill);
+                }
+                line.extend(std::iter::repeat_n(' ', GAP));
             }
             out.push_str(line.trim_end());
             out.push('\n');

@@ -8,7 +8,7 @@ use crate::daemon::{Conversation, Daemon};
 use crate::program::{hyper, run};
 
 /// What `inspect` says of a container.
-fn container(state: &str, config: &Value) -> Value {
+pub(crate) fn container(state: &str, config: &Value) -> Value {
     json!({
         "id": "a", "name": "web", "pod": "b", "image": "i", "image_id": "s", "command": [],
         "created": "2024-05-01T12:00:00Z", "state": state, "started": null, "finished": null,

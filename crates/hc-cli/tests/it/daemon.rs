@@ -220,9 +220,10 @@ async fn respond(state: &Arc<State>, mut request: Request<Incoming>) -> Answer {
                 .body(BoxBody::default())
                 .unwrap()
         }
-        (&Method::POST, ["containers"]) => {
-            json(&Created { id: ID.into(), name: "web".into(), pod: "b0b".into() })
-        }
+        (
+            &Method::POST,
+            ["containers"] | ["containers", _, "clone"] | ["snapshots", _, "containers"],
+        ) => json(&Created { id: ID.into(), name: "web".into(), pod: "b0b".into() }),
         (&Method::POST, ["containers", _, "kill"]) => {
             let _ = state.signals.send(query.trim_start_matches("signal=").to_owned());
             whole(StatusCode::NO_CONTENT, Bytes::new())

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::daemon::Daemon;
 use crate::program::{hyper, run};
 
-fn ago(seconds: i64) -> Timestamp {
+pub(crate) fn ago(seconds: i64) -> Timestamp {
     Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn two_containers() -> Daemon {
 }
 
 #[track_caller]
-fn check(daemon: &Daemon, args: &[&str], expected: Expect) {
+pub(crate) fn check(daemon: &Daemon, args: &[&str], expected: Expect) {
     let done = run(&mut hyper(daemon, args));
     expected.assert_eq(&format!("{}{}[{}]", done.stdout, done.stderr, done.status));
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod attach;
+mod copies;
 mod copy;
 mod daemon;
 mod images;
@@ -15,3 +16,4 @@ mod run;
 mod signals;
 mod start;
 mod terminal;
+mod timings;

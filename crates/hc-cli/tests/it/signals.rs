@@ -26,7 +26,7 @@ fn removal() -> String {
 }
 
 /// Whether a signal has been sent that the process has not taken yet.
-fn has_pending_signals(pid: u32) -> bool {
+pub(crate) fn has_pending_signals(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mut masks = status
         .lines()
