@@ -14,7 +14,7 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
 
 use crate::config::Segment;
 use crate::error::{Error, Result};
-use crate::memory::{self, Memory, PAGE};
+use crate::memory::{self, Filled, Memory, PAGE};
 
 /// The structure that `ebx` points at, what it points at, and the kernel's parameters.
 const START_INFO: u32 = 0x6000;
@@ -35,16 +35,19 @@ pub(crate) struct Payload<'a> {
     pub(crate) vcpus: u32,
 }
 
-/// Fills the memory; gives the address that `ebx` is to have.
-pub(crate) fn load(memory: &Memory, payload: &Payload<'_>) -> Result<u32> {
+/// Fills the memory; gives the address that `ebx` is to have, and where files are now.
+pub(crate) fn load(memory: &Memory, payload: &Payload<'_>) -> Result<(u32, Filled)> {
     let mut kernel_end = HIGH_START;
+    let mut filled = Filled::default();
     for segment in payload.segments {
         kernel_end = kernel_end.max(load_segment(memory, payload.kernel, segment)?);
+        filled.add(segment.address..segment.address + segment.file_len);
     }
     let initramfs_len =
         payload.initramfs.metadata().map_err(Error::host("read the initramfs"))?.len();
     let initramfs = place_for_initramfs(memory, kernel_end, initramfs_len)?;
     memory::place(memory, initramfs, payload.initramfs, 0, initramfs_len)?;
+    filled.add(initramfs..initramfs + initramfs_len);
     if payload.parameters.len() >= MAX_PARAMETERS {
         let len = payload.parameters.len();
         return Err(Error::Senseless(format!(
@@ -62,7 +65,7 @@ pub(crate) fn load(memory: &Memory, payload: &Payload<'_>) -> Result<u32> {
         memory: memory_map(memory),
     };
     write(memory, &info.bytes(), START_INFO.into())?;
-    Ok(START_INFO)
+    Ok((START_INFO, filled))
 }
 
 /// Puts a segment in its place; gives its end.
@@ -127,7 +130,7 @@ mod tests {
             parameters,
             vcpus: 1,
         };
-        assert_eq!(load(&memory, &payload)?, START_INFO);
+        assert_eq!(load(&memory, &payload)?.0, START_INFO);
         Ok(memory)
     }
 

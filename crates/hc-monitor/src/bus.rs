@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::devices::Serial;
+use crate::devices::{SavedSerial, Serial};
 use crate::memory::HOLE_START;
 use crate::virtio::{Slot, WINDOW};
 
@@ -72,6 +72,24 @@ impl Bus {
             (KEYBOARD, [RESET]) => Effect::Reset,
             _ => Effect::None,
         }
+    }
+
+    /// Writes the serial port down.
+    pub(crate) fn save_serial(&self) -> SavedSerial {
+        self.serial().save()
+    }
+
+    /// Has devices and guest look at all that they may have missed while the guest was saved.
+    pub(crate) fn rouse(&self) {
+        self.serial().rouse();
+        for slot in &self.slots {
+            slot.rouse();
+        }
+    }
+
+    /// All devices but the serial port.
+    pub(crate) fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
     }
 
     /// Sends on what the guest has written and not finished.

@@ -22,12 +22,8 @@ pub struct Machine {
     pub vcpus: u32,
     /// Memory of the guest.
     pub memory_mib: u32,
-    /// The kernel.
-    pub kernel: Kernel,
-    /// The archive that the kernel unpacks as its first root.
-    pub initramfs: RawFd,
-    /// The kernel's parameters, without those that name devices.
-    pub kernel_parameters: String,
+    /// How the guest begins.
+    pub start: Start,
     /// The byte stream to the guest's init.
     pub channel: Channel,
     /// Block devices.
@@ -38,6 +34,38 @@ pub struct Machine {
     pub shares: Vec<Share>,
     /// Whom the monitor becomes, if it is started as root.
     pub user: Option<User>,
+}
+
+/// How a guest begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// At a kernel's entry.
+    Boot(Boot),
+    /// Where another one was saved, of a machine of the same shape.
+    Saved(Saved),
+}
+
+/// What a guest boots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The archive that the kernel unpacks as its first root.
+    pub initramfs: RawFd,
+    /// The kernel's parameters, without those that name devices.
+    pub kernel_parameters: String,
+}
+
+/// A guest that was saved. Neither file is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saved {
+    /// Its memory.
+    pub memory: RawFd,
+    /// All else.
+    pub state: RawFd,
 }
 
 /// An ELF kernel with a PVH entry, as far as a loader has to know it.

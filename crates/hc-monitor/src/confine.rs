@@ -73,6 +73,16 @@ fn become_user(User { uid, gid }: User) -> io::Result<()> {
     Ok(())
 }
 
+/// Calls while no capability is in effect, and puts them back.
+pub(crate) fn without_capabilities<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let had = rustix::thread::capabilities(None)?;
+    let none = CapabilitySets { effective: CapabilitySet::empty(), ..had };
+    rustix::thread::set_capabilities(None, none)?;
+    let result = call();
+    rustix::thread::set_capabilities(None, had)?;
+    result
+}
+
 fn drop_capabilities() -> io::Result<()> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! vCPUs before their first instruction: what they can do, and where the first one starts.
 
+mod saved;
+
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::saved::{Saved, host_tsc, restore, save};
 use crate::error::{Error, Result};
+use crate::saved::plain;
 
 /// Protection on, and the one bit that is always set.
 const CR0: u64 = 0x11;
@@ -28,25 +33,79 @@ const TSC_DEADLINE: u32 = 1 << 24;
 /// all.
 const HYPERVISOR: u32 = 1 << 31;
 
-/// What this host's processor offers to guests.
-pub(crate) fn abilities(kvm: &Kvm) -> Result<CpuId> {
-    let mut abilities = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(Error::kvm("say what processors it has"))?;
-    // The timer of KVM's own APIC, which no processor announces: a guest need not measure it.
-    let deadline = if kvm.check_extension(Cap::TscDeadlineTimer) { TSC_DEADLINE } else { 0 };
-    for entry in abilities.as_mut_slice().iter_mut().filter(|entry| entry.function == FEATURES) {
-        entry.ecx |= HYPERVISOR | deadline;
+/// What a processor offers to guests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Processor {
+    /// What CPUID says, but for the numbers of vCPUs.
+    #[serde(with = "plain::list")]
+    abilities: Vec<kvm_cpuid_entry2>,
+    /// The model-specific registers that KVM can save.
+    msrs: Vec<u32>,
+    /// Whether there are registers for extended states.
+    has_xcrs: bool,
+}
+
+impl Processor {
+    /// The processor of this host.
+    pub(crate) fn of_host(kvm: &Kvm) -> Result<Processor> {
+        let failed = || Error::kvm("say what processors it has");
+        let mut abilities = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed())?;
+        // The timer of KVM's own APIC, which no processor announces: a guest need not measure it.
+        let deadline = if kvm.check_extension(Cap::TscDeadlineTimer) { TSC_DEADLINE } else { 0 };
+        for entry in abilities.as_mut_slice().iter_mut().filter(|entry| entry.function == FEATURES)
+        {
+            entry.ecx |= HYPERVISOR | deadline;
+        }
+        Ok(Processor {
+            abilities: abilities.as_slice().to_vec(),
+            msrs: kvm.get_msr_index_list().map_err(failed())?.as_slice().to_vec(),
+            has_xcrs: kvm.check_extension(Cap::Xcrs),
+        })
     }
-    Ok(abilities)
+
+    /// Refuses a guest that has seen abilities that this processor lacks.
+    pub(crate) fn can_be(&self, saved: &Processor) -> Result<()> {
+        let lacking = |reason: &str| Err(Error::Saved(reason.to_owned()));
+        if self.has_xcrs != saved.has_xcrs {
+            return lacking("the processor was another");
+        }
+        for entry in &saved.abilities {
+            let here = self.abilities.iter();
+            let mut here =
+                here.filter(|here| (here.function, here.index) == (entry.function, entry.index));
+            let Some(bits) = features(entry) else { continue };
+            let here = here.next().and_then(features).unwrap_or_default();
+            if bits.iter().zip(here).any(|(bit, here)| bit & !here != 0) {
+                return lacking("this processor lacks abilities of that where it was saved");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The registers of a leaf whose bits are features, if it is such a leaf.
+fn features(entry: &kvm_cpuid_entry2) -> Option<[u32; 4]> {
+    let &kvm_cpuid_entry2 { eax, ebx, ecx, edx, .. } = entry;
+    match (entry.function, entry.index) {
+        (FEATURES | 0x8000_0001, _) => Some([0, 0, ecx, edx]),
+        (7, 0) => Some([0, ebx, ecx, edx]),
+        // States that can be saved.
+        (0xd, 0) => Some([eax, 0, 0, edx]),
+        // Ways to save them, and what KVM itself offers.
+        (0xd, 1) | (0x4000_0001, _) => Some([eax, 0, 0, 0]),
+        _ => None,
+    }
 }
 
 /// Makes a vCPU what it is to be.
-pub(crate) fn prepare(vcpu: &VcpuFd, id: u32, vcpus: u32, abilities: &CpuId) -> Result<()> {
-    let mut own = abilities.clone();
-    for entry in own.as_mut_slice() {
+pub(crate) fn prepare(vcpu: &VcpuFd, id: u32, vcpus: u32, processor: &Processor) -> Result<()> {
+    let mut own = processor.abilities.clone();
+    for entry in &mut own {
         personalise(entry, id, vcpus);
     }
+    let own = CpuId::from_entries(&own)
+        .map_err(|_| Error::Saved("its processor has too many abilities".to_owned()))?;
     vcpu.set_cpuid2(&own).map_err(Error::kvm("set a vcpu's abilities"))?;
     let msrs = [MTRR_DEFAULT, MISC_ENABLE].map(|(index, data)| kvm_msr_entry {
         index,
@@ -103,6 +162,22 @@ fn segment((type_, selector): (u8, u16)) -> kvm_segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guest_goes_on_where_its_processor_lacks_nothing() {
+        let processor = |ecx, edx| Processor {
+            abilities: vec![kvm_cpuid_entry2 { function: 1, ecx, edx, ..Default::default() }],
+            msrs: Vec::new(),
+            has_xcrs: true,
+        };
+        processor(3, 1).can_be(&processor(1, 1)).unwrap();
+        processor(1, 1).can_be(&processor(3, 1)).unwrap_err();
+        let other = Processor { abilities: Vec::new(), ..processor(0, 0) };
+        other.can_be(&processor(1, 0)).unwrap_err();
+        processor(1, 0).can_be(&other).unwrap();
+        let other = Processor { has_xcrs: false, ..processor(3, 1) };
+        processor(3, 1).can_be(&other).unwrap_err();
+    }
 
     #[test]
     fn each_vcpu_has_its_number() {

@@ -17,7 +17,7 @@ pub(crate) use block::Block;
 pub(crate) use channel::Channel;
 pub(crate) use entropy::Entropy;
 pub(crate) use net::{Net, Stream, Tap, Wire};
-pub(crate) use serial::Serial;
+pub(crate) use serial::{SavedSerial, Serial};
 pub(crate) use share::Share;
 
 use std::io;

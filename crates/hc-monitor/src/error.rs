@@ -20,6 +20,10 @@ pub enum Error {
     #[error("cannot make this machine: {0}")]
     Senseless(String),
 
+    /// A saved guest cannot go on here, or a guest cannot be saved.
+    #[error("cannot use this copy of a guest: {0}")]
+    Saved(String),
+
     /// KVM refused something.
     #[error("kvm cannot {what}")]
     Kvm {

@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use vm_memory::{Bytes as _, GuestAddress};
 
 use crate::devices::{Balloon, Block, Channel, Entropy, Net, Share, Stream, Tap, Wire};
+use crate::saved::Access;
 use crate::virtio::guest::{Guest, MEMORY_LEN, Piece};
 
 /// How many devices there are to choose from.
@@ -68,7 +69,8 @@ fn make(device: u8) -> (Guest, Host) {
             let file = tempfile::tempfile().expect(MADE);
             file.write_all_at(&DISK, 0).expect(MADE);
             let ours = file.try_clone().expect(MADE);
-            let disk = Block::new(file, "disk", device == READ_ONLY_DISK, false).expect(MADE);
+            let access = Access { read_only: device == READ_ONLY_DISK, durable: false };
+            let disk = Block::new(file, "disk", access).expect(MADE);
             (Guest::new(disk), Host::Disk(ours))
         }
         5 => {

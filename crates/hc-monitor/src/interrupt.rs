@@ -44,6 +44,19 @@ impl Interrupt {
         let _ = self.line.write(1);
     }
 
+    /// Knows what a saved guest had not acknowledged.
+    pub(crate) fn restore(&self, reasons: u32) {
+        self.reasons.store(reasons, Ordering::SeqCst);
+    }
+
+    /// Raises the line again, if the guest has not acknowledged all there is. KVM passes interrupts on
+    /// by and by, and what was on its way when the guest was saved is lost.
+    pub(crate) fn remind(&self) {
+        if self.reasons() != 0 {
+            let _ = self.line.write(1);
+        }
+    }
+
     /// What the guest has not acknowledged.
     pub(crate) fn reasons(&self) -> u32 {
         self.reasons.load(Ordering::SeqCst)

@@ -20,13 +20,17 @@
 //! - All that a guest writes is bounds-checked before it is used; a nonsensical request gets an
 //!   error, and the machine goes on.
 //! - The machine ends with the process, and the process with its owner.
+//! - A guest is saved while no vCPU is in the middle of an instruction and no device works; one that
+//!   goes on is made from checked data, whole or not at all.
 //!
 //! # Where to start
 //!
-//! `monitor.rs` is the whole in order; `virtio.rs` says what a device is.
+//! `monitor.rs` is the whole in order, after `make.rs` has made it; `virtio.rs` says what a device is,
+//! `saved.rs` what is left of a machine that was saved.
 
 mod boot;
 mod bus;
+mod chips;
 pub mod config;
 mod confine;
 mod control;
@@ -39,10 +43,12 @@ mod filter;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod interrupt;
+mod make;
 mod memory;
 mod monitor;
 mod plan;
 mod reactor;
+mod saved;
 mod vcpu;
 mod virtio;
 

@@ -12,6 +12,8 @@
 //! - No page of it takes room on the host before the guest, or we, have touched it.
 #![expect(unsafe_code, reason = "mapping files over the guest's memory, and giving pages back")]
 
+mod copy;
+
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
@@ -23,6 +25,7 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
+pub(crate) use self::copy::{Filled, Pagemap, save};
 use crate::error::{Error, Result};
 
 /// Where the devices begin, and memory ends for now.
@@ -62,6 +65,13 @@ pub(crate) fn map(memory_mib: u32) -> Result<Memory> {
         mapped.push(GuestRegionMmap::new(region, GuestAddress(start)).ok_or_else(too_large)?);
     }
     Memory::from_regions(mapped).map_err(|error| Error::Senseless(error.to_string()))
+}
+
+/// Maps memory whose content is that of a file, which stays as it is.
+pub(crate) fn map_saved(memory_mib: u32, file: &File) -> Result<(Memory, Filled)> {
+    let memory = map(memory_mib)?;
+    let filled = copy::restore(&memory, file)?;
+    Ok((memory, filled))
 }
 
 /// Maps memory that can be made of huge pages, with nothing right before and behind it.

@@ -8,6 +8,7 @@ use crate::config::{Card, Link, Machine};
 use crate::descriptors::Descriptors;
 use crate::devices::{Balloon, Block, Channel, Entropy, Net, Share, Stream, Tap, Wire};
 use crate::error::Result;
+use crate::saved::Access;
 use crate::virtio::Device;
 
 /// A device that is not on the bus yet.
@@ -36,12 +37,7 @@ impl Planned {
         ];
         for disk in &machine.disks {
             let file = File::from(descriptors.take(disk.file)?);
-            devices.push(Planned::storage(Block::new(
-                file,
-                &disk.id,
-                disk.read_only,
-                disk.durable,
-            )?));
+            devices.push(Planned::storage(Block::new(file, &disk.id, Access::of(disk))?));
         }
         if let Some(Card { mac, link }) = machine.card {
             let wire = match link {

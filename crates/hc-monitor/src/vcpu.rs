@@ -12,14 +12,16 @@
 use std::cell::Cell;
 use std::os::unix::thread::JoinHandleExt as _;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::bus::{Bus, Effect};
+use crate::cpu::{self, Processor};
 use crate::error::{Error, Result};
+use crate::filter::{self, Role};
 use crate::monitor::News;
 
 thread_local! {
@@ -79,9 +81,10 @@ impl Brake {
     }
 }
 
-/// The vCPUs of a machine.
+/// The vCPUs of a machine. Each is its thread's alone, but while it is held.
 pub(crate) struct Vcpus {
     threads: Vec<JoinHandle<()>>,
+    all: Vec<Arc<Mutex<VcpuFd>>>,
     brake: Arc<Brake>,
 }
 
@@ -91,12 +94,15 @@ impl Vcpus {
         let brake = Arc::new(Brake::default());
         brake.state.lock().unwrap_or_else(PoisonError::into_inner).wanted = true;
         let mut threads = Vec::new();
-        for (number, fd) in (0..).zip(vcpus) {
+        let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| Arc::new(Mutex::new(vcpu))).collect();
+        for (number, vcpu) in (0..).zip(&vcpus) {
             let (bus, brake, news) = (Arc::clone(bus), Arc::clone(&brake), news.clone());
+            let vcpu = Arc::clone(vcpu);
             let thread = std::thread::Builder::new()
                 .name(format!("vcpu{number}"))
                 .spawn(move || {
-                    let end = run(number, fd, &bus, &brake);
+                    let end =
+                        filter::apply(Role::Vcpu).and_then(|()| run(number, &vcpu, &bus, &brake));
                     brake.leave();
                     bus.finish();
                     // Fails if the machine ends already.
@@ -105,7 +111,7 @@ impl Vcpus {
                 .map_err(Error::host("start a thread"))?;
             threads.push(thread);
         }
-        let vcpus = Vcpus { threads, brake };
+        let vcpus = Vcpus { threads, all: vcpus, brake };
         vcpus.hold();
         Ok(vcpus)
     }
@@ -123,6 +129,11 @@ impl Vcpus {
         }
     }
 
+    /// Writes down what each is at. All are held.
+    pub(crate) fn save(&self, processor: &Processor) -> Result<Vec<cpu::Saved>> {
+        self.all.iter().map(|vcpu| cpu::save(&lock(vcpu), processor)).collect()
+    }
+
     /// Lets them run.
     pub(crate) fn release(&self) {
         self.brake.state.lock().unwrap_or_else(PoisonError::into_inner).wanted = false;
@@ -131,11 +142,16 @@ impl Vcpus {
 }
 
 /// Runs until the guest resets, or cannot go on.
-fn run(number: u32, mut vcpu: VcpuFd, bus: &Bus, brake: &Brake) -> Result<()> {
-    EXIT_REQUEST.set(&raw mut vcpu.get_kvm_run().immediate_exit);
+///
+/// A vCPU is held only between two instructions: one that has left the guest in the middle of an
+/// access to a device enters it once more, for as long as it takes to finish (`KVM_RUN` with
+/// `immediate_exit`).
+fn run(number: u32, vcpu: &Mutex<VcpuFd>, bus: &Bus, brake: &Brake) -> Result<()> {
+    EXIT_REQUEST.set(&raw mut lock(vcpu).get_kvm_run().immediate_exit);
     let stopped = |reason: String| Err(Error::Stopped { vcpu: number, reason });
+    brake.pass();
     loop {
-        brake.pass();
+        let mut vcpu = lock(vcpu);
         match vcpu.run() {
             Ok(VcpuExit::IoIn(port, bytes)) => bus.read_port(port, bytes),
             Ok(VcpuExit::IoOut(port, bytes)) => match bus.write_port(port, bytes) {
@@ -152,10 +168,16 @@ fn run(number: u32, mut vcpu: VcpuFd, bus: &Bus, brake: &Brake) -> Result<()> {
             Ok(exit) => return stopped(format!("{exit:?}")),
             Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
                 vcpu.set_kvm_immediate_exit(0);
+                drop(vcpu);
+                brake.pass();
             }
             Err(source) => return Err(Error::Kvm { what: "run a vcpu", source }),
         }
     }
+}
+
+fn lock(vcpu: &Mutex<VcpuFd>) -> MutexGuard<'_, VcpuFd> {
+    vcpu.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -182,7 +204,7 @@ mod tests {
         install_kick().unwrap();
         let brake = Arc::new(Brake::default());
         let threads = vec![vcpu(&brake, false), vcpu(&brake, true)];
-        let vcpus = Vcpus { threads, brake };
+        let vcpus = Vcpus { threads, all: Vec::new(), brake };
         for _ in 0..3 {
             vcpus.hold();
             let parked = vcpus.brake.state.lock().unwrap().parked;

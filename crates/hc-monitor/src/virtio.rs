@@ -9,13 +9,18 @@ mod buffers;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod guest;
 mod queues;
+mod saved;
 mod transport;
 
 pub(crate) use buffers::Buffers;
 pub(crate) use queues::{Chain, Queues};
+pub(crate) use saved::{SavedDevice, SavedQueue, SavedSlot, Unread};
 pub(crate) use transport::{Slot, WINDOW};
 
 use std::os::fd::BorrowedFd;
+
+use crate::devices::Block;
+use crate::error::{Error, Result};
 
 /// What there is to do for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +66,28 @@ pub(crate) trait Device: Send {
     fn host(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// What it has to remember when the guest is saved. Requests that it has taken and not answered
+    /// it undoes in `queues`.
+    fn save(&self, _queues: &mut [SavedQueue]) -> SavedDevice {
+        SavedDevice::Plain
+    }
+
+    /// Remembers it.
+    fn restore(&mut self, saved: SavedDevice) -> Result<()> {
+        match saved {
+            SavedDevice::Plain => Ok(()),
+            SavedDevice::Card { .. } | SavedDevice::Channel { .. } => Err(not_this_device()),
+        }
+    }
+
+    /// The disk that it is, if it is one.
+    fn disk(&mut self) -> Option<&mut Block> {
+        None
+    }
+}
+
+/// What a saved device says that was of another kind.
+pub(crate) fn not_this_device() -> Error {
+    Error::Saved("its devices are others".to_owned())
 }

@@ -6,17 +6,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use hc_kernel::{Layout, LoadSegment};
 use hc_monitor::config;
 use hc_vmm::{
-    Ability, Access, CHANNEL_NAME, Confinement, Driver, Error, Link, Nic, Result, Transport, Vm,
-    VmSpec,
+    Ability, Access, CHANNEL_NAME, Confinement, Driver, Error, Link, Nic, Result, Saved, Transport,
+    Vm, VmSpec,
 };
 use hc_vmm_process::{ChildVm, Inherited, Plan, Streams, Wires, files};
 use rustix::fs::MemfdFlags;
 
+use crate::copier::Copier;
 use crate::tap;
 
 const DEVICE: &str = "/dev/kvm";
@@ -40,6 +42,8 @@ impl Kvm {
     pub fn at(program: PathBuf) -> Kvm {
         let mut abilities = BTreeSet::from([
             Ability::Pause,
+            Ability::Snapshot,
+            Ability::Replace,
             Ability::Network,
             Ability::Socket,
             Ability::Tap,
@@ -78,7 +82,11 @@ impl Driver for Kvm {
         let nic = spec.nic.take();
         let owner = matches!(nic, Some(Nic { link: Link::Owner, .. }));
         let (streams, wires) = Streams::lay(owner, &mut inherited).map_err(host("open streams"))?;
-        let mut machine = describe(&spec, wires, &mut inherited)?;
+        let start = match spec.saved.take() {
+            Some(saved) => go_on(&spec, saved, &mut inherited)?,
+            None => config::Start::Boot(boot(&spec, &mut inherited)?),
+        };
+        let mut machine = describe(&spec, start, wires, &mut inherited)?;
         if let Some(nic) = nic {
             let card = card(nic, wires.network, &mut inherited);
             machine.card = card.map_err(host("set up its network card"))?;
@@ -97,12 +105,18 @@ impl Driver for Kvm {
             user: None,
             explain: None,
         };
-        Ok(Box::new(ChildVm::new(spec.name, plan, streams)))
+        let dialect = Arc::new(Copier { memory_mib: spec.memory_mib });
+        Ok(Box::new(ChildVm::new(spec.name, plan, streams).with_dialect(dialect)))
     }
 }
 
 /// Opens all that the machine needs, but for what the spec has open, and says what is what.
-fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<config::Machine> {
+fn describe(
+    spec: &VmSpec,
+    start: config::Start,
+    wires: Wires,
+    inherited: &mut Inherited,
+) -> Result<config::Machine> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE);
     let kvm = device.map_err(|source| file_error("device", Path::new(DEVICE), source))?;
     let mut disks = Vec::new();
@@ -121,15 +135,37 @@ fn describe(spec: &VmSpec, wires: Wires, inherited: &mut Inherited) -> Result<co
         console: wires.console,
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
-        kernel: kernel(&spec.kernel, inherited)?,
-        initramfs: inherited.file(files::open_readable("initramfs", &spec.initramfs, None)?),
-        kernel_parameters: format!("{KERNEL_PARAMETERS} {}", spec.kernel_parameters),
+        start,
         channel: config::Channel { stream: wires.channel, name: CHANNEL_NAME.to_owned() },
         disks,
         card: None,
         shares: Vec::new(),
         user: spec.confine.map(|Confinement { uid, gid }| config::User { uid, gid }),
     })
+}
+
+/// A guest that boots.
+fn boot(spec: &VmSpec, inherited: &mut Inherited) -> Result<config::Boot> {
+    Ok(config::Boot {
+        kernel: kernel(&spec.kernel, inherited)?,
+        initramfs: inherited.file(files::open_readable("initramfs", &spec.initramfs, None)?),
+        kernel_parameters: format!("{KERNEL_PARAMETERS} {}", spec.kernel_parameters),
+    })
+}
+
+/// A guest that goes on. No machine can change what others go on from, too.
+fn go_on(spec: &VmSpec, saved: Saved, inherited: &mut Inherited) -> Result<config::Start> {
+    if !spec.shares.is_empty() {
+        let reason = "a guest that goes on from a copy cannot have shared folders".to_owned();
+        return Err(Error::Spec { vm: spec.name.clone(), reason });
+    }
+    let mut narrow = |file: &File| {
+        let what = "open the copy of a guest";
+        let failed = |source| Error::Host { vm: spec.name.clone(), what, source };
+        Ok(inherited.file(files::narrow(file, Access::ReadOnly).map_err(failed)?))
+    };
+    let (memory, state) = (narrow(&saved.memory)?, narrow(&saved.state)?);
+    Ok(config::Start::Saved(config::Saved { memory, state }))
 }
 
 /// A card, whose link to the owner is `stream`.

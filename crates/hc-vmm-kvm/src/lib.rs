@@ -14,6 +14,7 @@
 //!
 //! `driver.rs`.
 
+mod copier;
 mod driver;
 mod tap;
 

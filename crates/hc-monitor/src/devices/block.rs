@@ -3,11 +3,11 @@
 //!
 //! # Invariants
 //!
-//! - The guest reads and writes inside the file, whose length never changes.
+//! - The guest reads and writes inside the file, whose length never changes; it may be given another.
 //! - A host without room, or a broken disk, is an error for the guest, which lives on.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
 
 use rustix::fs::FallocateFlags;
@@ -21,6 +21,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::error::{Error, Result};
 use crate::memory::Memory;
+use crate::saved::Access;
 use crate::virtio::{Chain, Device, Queues, Wake};
 
 const SECTOR: u64 = 512;
@@ -48,13 +49,31 @@ pub(crate) struct Block {
 
 impl Block {
     /// A disk of a file. Its last, incomplete sector is left out.
-    pub(crate) fn new(file: File, id: &str, read_only: bool, durable: bool) -> Result<Block> {
-        let len = file.metadata().map_err(Error::host("look at a disk"))?.len();
+    pub(crate) fn new(file: File, id: &str, access: Access) -> Result<Block> {
+        let sectors = sectors(&file).map_err(Error::host("look at a disk"))?;
         let mut padded = [0; ID_LEN];
         for (byte, value) in padded.iter_mut().zip(id.bytes()) {
             *byte = value;
         }
-        Ok(Block { file, id: padded, sectors: len / SECTOR, read_only, durable })
+        let Access { read_only, durable } = access;
+        Ok(Block { file, id: padded, sectors, read_only, durable })
+    }
+
+    /// Whether it has this name.
+    pub(crate) fn is(&self, id: &str) -> bool {
+        self.id.iter().copied().eq(id.bytes().chain(std::iter::repeat(0)).take(ID_LEN))
+    }
+
+    /// What the guest may do with it.
+    pub(crate) fn access(&self) -> Access {
+        Access { read_only: self.read_only, durable: self.durable }
+    }
+
+    /// Puts another file behind it. The guest's driver learns of a new size when it binds again.
+    pub(crate) fn replace(&mut self, file: File) -> io::Result<()> {
+        self.sectors = sectors(&file)?;
+        self.file = file;
+        Ok(())
     }
 
     /// Carries a request out; gives the length of the answer without the status.
@@ -128,6 +147,11 @@ impl Block {
     }
 }
 
+/// The whole sectors of a file, found out by a call that the filter knows.
+fn sectors(mut file: &File) -> io::Result<u64> {
+    Ok(file.seek(SeekFrom::End(0))? / SECTOR)
+}
+
 /// Why a request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
@@ -172,6 +196,10 @@ impl Device for Block {
         put(52, &1_u32.to_le_bytes()); // max_write_zeroes_seg
         put(56, &[1]); // write_zeroes_may_unmap
         config
+    }
+
+    fn disk(&mut self) -> Option<&mut Block> {
+        Some(self)
     }
 
     fn serve(&mut self, _wake: Wake, queues: &mut Queues) {

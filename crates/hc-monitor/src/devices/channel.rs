@@ -10,7 +10,9 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use super::set_nonblocking;
 use crate::error::{Error, Result};
-use crate::virtio::{Chain, Device, Queues, Wake};
+use crate::virtio::{
+    Chain, Device, Queues, SavedDevice, SavedQueue, Unread, Wake, not_this_device,
+};
 
 /// Queues (5.3.2): of the first port, then of the talk about ports.
 const FROM_HOST: usize = 0;
@@ -43,6 +45,8 @@ pub(crate) struct Channel {
     unread: Vec<Vec<u8>>,
     /// What the socket had no room for, and how much of it is through.
     unsent: Option<(Chain, usize)>,
+    /// How much of the guest's next buffer was through when the guest was saved.
+    sent_before: usize,
     /// Whether the host's end still takes and gives bytes.
     open: bool,
     /// Whether a program of the guest has the port open. Linux drops what comes while none has.
@@ -58,6 +62,7 @@ impl Channel {
             name: name.to_owned(),
             unread: Vec::new(),
             unsent: None,
+            sent_before: 0,
             open: true,
             listening: false,
         })
@@ -93,9 +98,11 @@ impl Channel {
 
     fn send_all(&mut self, queues: &mut Queues) {
         let mut served = false;
-        while let Some((chain, sent)) =
-            self.unsent.take().or_else(|| Some((queues.pop(TO_HOST)?, 0)))
-        {
+        while let Some((chain, sent)) = self.unsent.take().or_else(|| {
+            let chain = queues.pop(TO_HOST)?;
+            let sent = std::mem::take(&mut self.sent_before).min(chain.readable.len());
+            Some((chain, sent))
+        }) {
             let left = chain.readable.len() - sent;
             match chain.readable.drain(queues.memory(), sent, self.stream.as_fd()) {
                 Ok(len) if len < left => self.unsent = Some((chain, sent + len)),
@@ -192,6 +199,7 @@ impl Device for Channel {
     fn reset(&mut self) {
         self.unread.clear();
         self.unsent = None;
+        self.sent_before = 0;
         self.listening = false;
     }
 
@@ -215,6 +223,25 @@ impl Device for Channel {
 
     fn host(&self) -> Option<BorrowedFd<'_>> {
         Some(self.stream.as_fd())
+    }
+
+    fn save(&self, queues: &mut [SavedQueue]) -> SavedDevice {
+        let mut sent = self.sent_before;
+        if let (Some((_, through)), Some(queue)) = (&self.unsent, queues.get_mut(TO_HOST)) {
+            queue.undo();
+            sent = *through;
+        }
+        let unread = self.unread.iter().cloned().map(Unread).collect();
+        SavedDevice::Channel { listening: self.listening, unread, sent }
+    }
+
+    fn restore(&mut self, saved: SavedDevice) -> Result<()> {
+        let SavedDevice::Channel { listening, unread, sent } = saved else {
+            return Err(not_this_device());
+        };
+        self.unread = unread.into_iter().take(MAX_UNREAD).map(|Unread(message)| message).collect();
+        (self.listening, self.sent_before) = (listening, sent);
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF};
 
 use super::set_nonblocking;
 use crate::error::{Error, Result};
-use crate::virtio::{Device, Queues, Wake};
+use crate::virtio::{Device, Queues, SavedDevice, SavedQueue, Wake, not_this_device};
 
 const FROM_HOST: usize = 0;
 const TO_HOST: usize = 1;
@@ -319,6 +319,17 @@ impl Device for Net {
             Wire::Stream(stream) => stream.socket.as_fd(),
             Wire::Tap(tap) => tap.device.as_fd(),
         })
+    }
+
+    /// Frames that are on their way are lost with the link, as they are on a cable that is unplugged.
+    fn save(&self, _queues: &mut [SavedQueue]) -> SavedDevice {
+        SavedDevice::Card { mac: self.mac }
+    }
+
+    fn restore(&mut self, saved: SavedDevice) -> Result<()> {
+        let SavedDevice::Card { mac } = saved else { return Err(not_this_device()) };
+        self.mac = mac;
+        Ok(())
     }
 }
 

@@ -7,15 +7,29 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
+use serde::{Deserialize, Serialize};
 use vm_superio::Trigger;
+use vm_superio::serial::{NoEvents, SerialState};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::error::{Error, Result};
+use crate::saved::plain;
 
 /// A line that does not end is sent on at this length.
 const MAX_LINE: usize = 512;
 
 /// The port.
 pub(crate) struct Serial {
-    port: vm_superio::Serial<Line, vm_superio::serial::NoEvents, Lines>,
+    port: vm_superio::Serial<Line, NoEvents, Lines>,
+}
+
+/// The registers, in the order of `SerialState`, and the line under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedSerial {
+    registers: [u8; 9],
+    #[serde(with = "plain::raw")]
+    line: Vec<u8>,
 }
 
 impl Serial {
@@ -23,6 +37,60 @@ impl Serial {
     pub(crate) fn new(interrupt: EventFd, console: UnixStream) -> Serial {
         let lines = Lines { console, line: Vec::with_capacity(MAX_LINE) };
         Serial { port: vm_superio::Serial::new(Line(interrupt), lines) }
+    }
+
+    /// A port that is what the saved one was. The interrupt's line leads to no vCPU that runs.
+    pub(crate) fn restore(
+        saved: SavedSerial,
+        interrupt: EventFd,
+        console: UnixStream,
+    ) -> Result<Serial> {
+        let [low, high, enable, identification, control, status, modem, modem_status, scratch] =
+            saved.registers;
+        let state = SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control: control,
+            line_status: status,
+            modem_control: modem,
+            modem_status,
+            scratch,
+            in_buffer: Vec::new(),
+        };
+        let mut line = saved.line;
+        line.truncate(MAX_LINE - 1);
+        let lines = Lines { console, line };
+        let port = vm_superio::Serial::from_state(&state, Line(interrupt), NoEvents, lines);
+        let failed = |error| Error::Saved(format!("its serial port: {error}"));
+        Ok(Serial { port: port.map_err(failed)? })
+    }
+
+    /// Writes it down. Nothing is ever sent to the guest, so there is nothing that it has not read.
+    pub(crate) fn save(&self) -> SavedSerial {
+        let state = self.port.state();
+        SavedSerial {
+            registers: [
+                state.baud_divisor_low,
+                state.baud_divisor_high,
+                state.interrupt_enable,
+                state.interrupt_identification,
+                state.line_control,
+                state.line_status,
+                state.modem_control,
+                state.modem_status,
+                state.scratch,
+            ],
+            line: self.port.writer().line.clone(),
+        }
+    }
+
+    /// Raises the interrupt, if there may be one that a saved guest has not seen.
+    pub(crate) fn rouse(&self) {
+        if self.port.state().interrupt_enable != 0 {
+            let _ = self.port.interrupt_evt().trigger();
+        }
     }
 
     /// Answers a read of a register.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _};
 use vm_memory::GuestAddress;
 
-use super::Buffers;
 use super::buffers::NotMemory;
+use super::{Buffers, SavedQueue};
 use crate::interrupt::Interrupt;
 use crate::memory::Memory;
 
@@ -36,6 +36,11 @@ impl Queues {
         interrupt: Arc<Interrupt>,
     ) -> Queues {
         Queues { memory, all: queues, interrupt }
+    }
+
+    /// Where each queue is, and how far.
+    pub(super) fn save(&self) -> Vec<SavedQueue> {
+        self.all.iter().map(SavedQueue::of).collect()
     }
 
     /// The guest's memory.

@@ -19,7 +19,8 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::{Queue, QueueT as _};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Device, Queues, Wake};
+use super::{Device, Queues, SavedQueue, SavedSlot, Wake, not_this_device};
+use crate::devices::Block;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::memory::Memory;
@@ -116,6 +117,51 @@ impl Slot {
         if let Some(queues) = active {
             device.serve(wake, queues);
         }
+    }
+
+    /// Writes it down, while nobody works for it.
+    pub(crate) fn save(&self) -> SavedSlot {
+        let inner = self.lock();
+        let Inner { device, registers, .. } = &*inner;
+        let mut queues = match &inner.active {
+            Some(active) => active.save(),
+            None => inner.queues.iter().map(SavedQueue::of).collect(),
+        };
+        let saved_device = device.save(&mut queues);
+        SavedSlot {
+            kind: device.kind(),
+            status: registers.status,
+            features_page: registers.features_page,
+            driver_features_page: registers.driver_features_page,
+            driver_features: registers.driver_features,
+            queue: registers.queue,
+            reasons: self.interrupt.reasons(),
+            active: inner.active.is_some(),
+            queues,
+            device: saved_device,
+        }
+    }
+
+    /// Makes a new device what the saved one was. Nobody works for it yet; [`Slot::rouse`] changes
+    /// that.
+    pub(crate) fn restore(&self, saved: SavedSlot) -> Result<()> {
+        self.interrupt.restore(saved.reasons);
+        self.lock().restore(saved)
+    }
+
+    /// Has the device, and the guest, look at all they may have missed: wakes and interrupts that
+    /// were on their way when the guest was saved.
+    pub(crate) fn rouse(&self) {
+        self.interrupt.remind();
+        for kick in &self.kicks {
+            // Fails only if the counter is full, and then there is a wake already.
+            let _ = kick.write(1);
+        }
+    }
+
+    /// Calls with the disk, if it is one, between two requests.
+    pub(crate) fn with_disk<T>(&self, call: impl FnOnce(&mut Block) -> T) -> Option<T> {
+        self.lock().device.disk().map(call)
     }
 
     /// The events of its queues, in order.
@@ -273,6 +319,35 @@ impl Inner {
         self.active = Some(Queues::new(memory, queues, interrupt));
         self.device.activate(features);
         true
+    }
+
+    fn restore(&mut self, saved: SavedSlot) -> Result<()> {
+        let features = saved.driver_features;
+        let acceptable = !saved.active || features & !self.features() == 0;
+        if saved.kind != self.device.kind()
+            || saved.queues.len() != self.device.queues()
+            || !acceptable
+        {
+            return Err(not_this_device());
+        }
+        let memory = Arc::clone(&self.memory);
+        let at_work = saved.active.then_some(&*memory);
+        let queues = saved.queues.into_iter().map(|queue| queue.restore(QUEUE_SIZE, at_work));
+        self.queues = queues.collect::<Result<_>>()?;
+        self.registers = Registers {
+            status: saved.status,
+            features_page: saved.features_page,
+            driver_features_page: saved.driver_features_page,
+            driver_features: features,
+            queue: saved.queue,
+        };
+        self.device.restore(saved.device)?;
+        if saved.active {
+            let queues = std::mem::take(&mut self.queues);
+            self.active = Some(Queues::new(memory, queues, Arc::clone(&self.interrupt)));
+            self.device.activate(features);
+        }
+        Ok(())
     }
 
     fn reset(&mut self) {

@@ -18,7 +18,7 @@ fn disk(read_only: bool) -> (Guest, File) {
     }
     file.write_all_at(&[0xee; 256], SECTORS * 512).unwrap();
     let ours = file.try_clone().unwrap();
-    (Guest::new(Block::new(file, "disk-id", read_only, true).unwrap()), ours)
+    (Guest::new(Block::new(file, "disk-id", Access { read_only, durable: true }).unwrap()), ours)
 }
 
 fn request(kind: u32, sector: u64, data: &[u8]) -> Vec<u8> {
