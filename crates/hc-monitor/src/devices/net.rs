@@ -18,7 +18,7 @@ use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF};
 
 use super::set_nonblocking;
 use crate::error::{Error, Result};
-use crate::virtio::{Device, Queues, SavedDevice, SavedQueue, Wake, not_this_device};
+use crate::virtio::{Chain, Device, Queues, SavedDevice, SavedQueue, Wake, not_this_device};
 
 const FROM_HOST: usize = 0;
 const TO_HOST: usize = 1;
@@ -127,6 +127,9 @@ impl Net {
 }
 
 /// Puts a frame into as many buffers as it takes; says whether there were as many.
+///
+/// A guest that looks while we work must not see some of them: it would take the frame for a broken
+/// one and lose it.
 fn deliver(queues: &mut Queues, frame: &[u8]) -> bool {
     let mut header = PLAIN_HEADER;
     let mut chains = Vec::new();
@@ -151,14 +154,15 @@ fn deliver(queues: &mut Queues, frame: &[u8]) -> bool {
     // A queue is not as long as this number is large.
     let count = u16::try_from(chains.len()).unwrap_or(u16::MAX);
     header[HEADER_LEN - 2..].copy_from_slice(&count.to_le_bytes());
-    let mut rest = frame;
-    for (number, chain) in chains.into_iter().enumerate() {
-        let memory = queues.memory();
+    let (mut rest, memory) = (frame, queues.memory());
+    let mut fill = |(number, chain): (usize, Chain)| {
         let start = if number == 0 { chain.writable.write(memory, 0, &header) } else { 0 };
         let len = chain.writable.write(memory, start, rest);
         rest = &rest[len..];
-        queues.done(chain, start + len);
-    }
+        (chain, start + len)
+    };
+    let filled = chains.into_iter().enumerate().map(&mut fill).collect();
+    queues.done_together(filled);
     true
 }
 

@@ -205,3 +205,9 @@ impl Guest {
 fn span(queue: usize) -> u64 {
     (queue as u64 + 1) * QUEUE_SPAN
 }
+
+/// Where the device gives requests of a queue back.
+#[cfg(test)]
+pub(crate) fn used(queue: usize) -> u64 {
+    span(queue) + USED
+}

@@ -2,14 +2,21 @@
 //! The queues of one device that is at work.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT as _};
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::buffers::NotMemory;
 use super::{Buffers, SavedQueue};
 use crate::interrupt::Interrupt;
 use crate::memory::Memory;
+
+/// Before the entries of either ring there are flags and an index (virtio 1.2, 2.7.6 and 2.7.8).
+const AVAILABLE_HEADER: u64 = 4;
+const USED_HEADER: u64 = 4;
+/// A head and a length.
+const USED_ENTRY: u64 = 8;
 
 /// A request of the guest: what it says, and where the answer goes.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ pub(crate) struct Chain {
 pub(crate) struct Queues {
     memory: Arc<Memory>,
     all: Vec<Queue>,
+    /// Up to where the guest has been told of each queue's answers, or did not want to be.
+    told: Vec<u16>,
     interrupt: Arc<Interrupt>,
 }
 
@@ -35,7 +44,8 @@ impl Queues {
         queues: Vec<Queue>,
         interrupt: Arc<Interrupt>,
     ) -> Queues {
-        Queues { memory, all: queues, interrupt }
+        let told = queues.iter().map(Queue::next_used).collect();
+        Queues { memory, all: queues, told, interrupt }
     }
 
     /// Where each queue is, and how far.
@@ -95,10 +105,43 @@ impl Queues {
         let _ = queue.add_used(&*self.memory, chain.head, written);
     }
 
-    /// Tells the guest of all that was given back, if it wants to be told.
+    /// Gives requests of one queue back at once: the guest sees all of them or none.
+    pub(crate) fn done_together(&mut self, chains: Vec<(Chain, usize)>) {
+        let mut rest = chains;
+        let Some((last, last_written)) = rest.pop() else { return };
+        let Some(queue) = self.all.get_mut(last.queue) else { return };
+        let first = queue.next_used();
+        let mut next = first;
+        for (chain, written) in rest {
+            let entry =
+                queue.used_ring() + USED_HEADER + USED_ENTRY * u64::from(next % queue.size());
+            let written = u32::try_from(written).unwrap_or(u32::MAX);
+            let words = [u32::from(chain.head), written].map(u32::to_le);
+            // Fails if the guest put the queue where it has no memory: then it will not hear of it.
+            let _ = self.memory.write_obj(words, GuestAddress(entry));
+            next = next.wrapping_add(1);
+        }
+        // The last one publishes all before it.
+        queue.set_next_used(next);
+        self.done(last, last_written);
+    }
+
+    /// Tells the guest of all that was given back, if it wants to be told (virtio 1.2, 2.7.10).
     pub(crate) fn signal(&mut self, index: usize) {
-        let Some(queue) = self.all.get_mut(index) else { return };
-        if queue.needs_notification(&*self.memory).unwrap_or(true) {
+        let Some(queue) = self.all.get(index) else { return };
+        // What was given back is to be seen before it is asked what the guest waits for.
+        fence(Ordering::SeqCst);
+        let new = queue.next_used();
+        let old = std::mem::replace(&mut self.told[index], new);
+        let place = queue.avail_ring() + AVAILABLE_HEADER + 2 * u64::from(queue.size());
+        let waits_for = self.memory.load::<u16>(GuestAddress(place), Ordering::Relaxed);
+        let wanted = match waits_for.map(u16::from_le) {
+            Ok(event) if queue.event_idx_enabled() => {
+                new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+            }
+            _ => true,
+        };
+        if wanted {
             self.interrupt.buffers_used();
         }
     }

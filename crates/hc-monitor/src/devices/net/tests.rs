@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::*;
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
-use crate::virtio::guest::Guest;
+use crate::virtio::guest::{self, Guest};
 
 fn on_stream() -> (Guest, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -128,4 +131,33 @@ proptest! {
             prop_assert_eq!(&guest.memory_at(at + HEADER_LEN as u64, frame.len()), frame);
         }
     }
+}
+
+#[test]
+fn buffers_of_a_frame_are_given_back_at_once() {
+    const BUFFERS: usize = 32;
+    let (mut guest, mut host) = on_stream();
+    let (memory, done) = (std::sync::Arc::clone(&guest.memory), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // What a processor of the guest sees that looks all the time.
+        let seen = scope.spawn(|| {
+            let mut seen = std::collections::BTreeSet::new();
+            while !done.load(Ordering::Relaxed) {
+                let index = GuestAddress(guest::used(FROM_HOST) + 2);
+                seen.insert(memory.load::<u16>(index, Ordering::Relaxed).unwrap());
+            }
+            seen
+        });
+        for _ in 0..500 {
+            for _ in 0..BUFFERS {
+                guest.send(FROM_HOST, &[], 1000);
+            }
+            host.write_all(&framed(&vec![5; BUFFERS * 1000 - HEADER_LEN])).unwrap();
+            guest.wake_host();
+        }
+        done.store(true, Ordering::Relaxed);
+        let seen = seen.join().unwrap();
+        assert!(seen.iter().all(|index| usize::from(*index) % BUFFERS == 0), "{seen:?}");
+    });
+    assert_eq!(std::iter::from_fn(|| guest.answered(FROM_HOST)).next(), Some(1000));
 }
