@@ -2,11 +2,13 @@
 //! Requests to the daemon: HTTP/1.1 on its unix socket.
 //!
 //! Every request has a connection of its own. Connecting to a unix socket costs some microseconds,
-//! and nothing that is slow or broken off can then hold up anything else.
+//! and nothing that is slow or broken off can then hold up anything else. The first has the one by
+//! which it was seen that the daemon is there.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hc_api::{ErrorBody, ErrorKind, PREFIX, UPGRADE};
@@ -35,6 +37,8 @@ const MAX_ANSWER: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// A connection that nothing has been sent on.
+    unused: Arc<Mutex<Option<UnixStream>>>,
 }
 
 /// A connection that has become a stream of frames.
@@ -73,8 +77,9 @@ impl Target {
 }
 
 impl Client {
-    pub(crate) fn new(socket: &Path) -> Client {
-        Client { socket: socket.to_owned() }
+    /// A client of the daemon at `socket`, which answers on this connection.
+    pub(crate) fn new(socket: &Path, connection: UnixStream) -> Client {
+        Client { socket: socket.to_owned(), unused: Arc::new(Mutex::new(Some(connection))) }
     }
 
     /// Asks for a JSON document.
@@ -136,16 +141,26 @@ impl Client {
         request: Result<Request<Body>, hyper::http::Error>,
     ) -> Result<Response<Incoming>> {
         let request = request.map_err(|error| Failure::system("cannot form the request", error))?;
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+        let stream = self.connection().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.map_err(lost)
     }
 
-    fn unreachable(&self, error: &io::Error) -> Failure {
-        Failure::system(format_args!("cannot reach the daemon at {}", self.socket.display()), error)
+    async fn connection(&self) -> Result<UnixStream> {
+        let unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match unused {
+            Some(stream) => Ok(stream),
+            None => {
+                UnixStream::connect(&self.socket).await.map_err(|e| unreachable(&self.socket, &e))
+            }
+        }
     }
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    Failure::system(format_args!("cannot reach the daemon at {}", socket.display()), error)
 }
 
 fn request(method: Method, target: &Target) -> hyper::http::request::Builder {

@@ -22,7 +22,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::Client;
+use super::{Client, unreachable};
 use crate::failure::{Failure, Result};
 
 /// How long the daemon may take to listen. It opens a database and looks for its pods, which takes
@@ -37,8 +37,8 @@ const PROGRAM: &str = "hyperd";
 pub(crate) async fn connect(socket: &Path) -> Result<Client> {
     hc_paths::check_socket(socket)?;
     match UnixStream::connect(socket).await {
-        Ok(_) => Ok(Client::new(socket)),
-        Err(error) => Err(Client::new(socket).unreachable(&error).with_hint(
+        Ok(stream) => Ok(Client::new(socket, stream)),
+        Err(error) => Err(unreachable(socket, &error).with_hint(
             "is it running? without --socket and HYPER_SOCKET, it is started as needed",
         )),
     }
@@ -50,36 +50,37 @@ pub(crate) async fn connect_or_start(paths: &Paths) -> Result<Client> {
     hc_paths::check_socket(&socket)?;
     // Before the first connection: in /tmp, a socket may be anybody's.
     hc_paths::make_private_dir(&paths.runtime_dir)?;
-    if answers(&socket).await? {
-        return Ok(Client::new(&socket));
+    if let Some(stream) = answers(&socket).await? {
+        return Ok(Client::new(&socket, stream));
     }
     let lock_path = paths.start_lock();
     let lock = private().open(&lock_path).map_err(|e| cannot("open", &lock_path, e))?;
     // Nothing else goes on in this process yet, and ctrl-C still ends it.
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| cannot("lock", &lock_path, e))?;
-    if !answers(&socket).await? {
-        start(paths).await?;
-    }
-    Ok(Client::new(&socket))
+    let stream = match answers(&socket).await? {
+        Some(stream) => stream,
+        None => start(paths).await?,
+    };
+    Ok(Client::new(&socket, stream))
 }
 
-/// Whether somebody listens on the socket.
-async fn answers(socket: &Path) -> Result<bool> {
+/// A connection to whoever listens on the socket.
+async fn answers(socket: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(socket).await {
-        Ok(_) => Ok(true),
+        Ok(stream) => Ok(Some(stream)),
         Err(error)
             if matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ) =>
         {
-            Ok(false)
+            Ok(None)
         }
-        Err(error) => Err(Client::new(socket).unreachable(&error)),
+        Err(error) => Err(unreachable(socket, &error)),
     }
 }
 
-async fn start(paths: &Paths) -> Result<()> {
+async fn start(paths: &Paths) -> Result<UnixStream> {
     let program = find();
     let log_path = paths.daemon_log();
     let mut log = private().open(&log_path).map_err(|e| cannot("open", &log_path, e))?;
@@ -90,10 +91,12 @@ async fn start(paths: &Paths) -> Result<()> {
         Failure::system(format_args!("cannot start the daemon {}", program.display()), error)
             .with_hint("hyperd belongs beside hyper, or on PATH")
     })?;
-    let mut started = wait_until_ready(child, reader).await;
-    if started.is_ok() && !answers(&paths.socket()).await? {
-        started = Err(Failure::new(ErrorKind::Internal, "it does not listen"));
-    }
+    let started = match wait_until_ready(child, reader).await {
+        Ok(()) => answers(&paths.socket())
+            .await?
+            .ok_or_else(|| Failure::new(ErrorKind::Internal, "it does not listen")),
+        Err(failure) => Err(failure),
+    };
     started.map_err(|failure| {
         let words = last_words(&mut log, log_start);
         let hint = if words.is_empty() { format!("see {}", log_path.display()) } else { words };

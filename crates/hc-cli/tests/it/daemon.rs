@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct State {
     removed: watch::Sender<bool>,
     /// Requests that begin with this wait; none where it is empty.
     held: watch::Sender<&'static str>,
+    /// How often somebody connected.
+    connections: AtomicUsize,
     /// Requests that were broken off while they were held.
     abandoned: Mutex<Vec<String>>,
 }
@@ -76,6 +79,7 @@ impl Daemon {
             signal_receiver: tokio::sync::Mutex::new(signal_receiver),
             removed: watch::channel(false).0,
             held: watch::channel("").0,
+            connections: AtomicUsize::new(0),
             abandoned: Mutex::default(),
         });
         let listener = std::os::unix::net::UnixListener::bind(folder.path().join("sock")).unwrap();
@@ -129,6 +133,10 @@ impl Daemon {
         self.state.requests.lock().unwrap().iter().map(|(line, _)| line.clone()).collect()
     }
 
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody asked for this.
     pub(crate) fn was_asked(&self, request: &str) -> bool {
         self.requests().iter().any(|line| line == request)
@@ -160,6 +168,7 @@ fn serve(
                 _ = stop.changed() => return,
             };
             let state = state.clone();
+            state.connections.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(|request| {
                     let state = state.clone();

@@ -24,6 +24,7 @@ fn outputs_are_kept_apart_and_the_exit_code_is_the_programs() {
         daemon.requests(),
         ["POST /v1/containers".to_owned(), format!("POST /v1/containers/{ID}/start?stdin=false")]
     );
+    assert_eq!(daemon.connections(), 2, "none is opened only to look");
 }
 
 #[test]
