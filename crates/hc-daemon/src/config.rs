@@ -7,6 +7,8 @@
 //! memory = "1g"                     # of a pod that does not say
 //! cpus = 2
 //! boot-timeout = 60                 # seconds that a guest has to answer
+//! templates = "auto"                # or "off": every pod boots its kernel
+//! pool = 2                          # VMs that wait for the next pods
 //! insecure-registries = ["registry.example:5000"]
 //! ```
 
@@ -25,6 +27,20 @@ const DEFAULT_BOOT_TIMEOUT_SECONDS: u32 = 60;
 /// The least a VM can boot with and still run something.
 pub(crate) const MIN_MEMORY_MIB: u32 = 64;
 
+/// The most VMs that may wait: more would be a slip.
+const MAX_POOL: usize = 256;
+
+/// Whether pods go on from templates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TemplatesMode {
+    /// Where there is one that fits; and one is made where there is not.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// The configuration as the file has it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -39,6 +55,10 @@ pub(crate) struct Config {
     cpus: Option<u32>,
     /// Seconds that a guest has to answer.
     boot_timeout: Option<u32>,
+    /// Whether pods go on from templates.
+    pub(crate) templates: TemplatesMode,
+    /// How many VMs wait for the next pods.
+    pub(crate) pool: usize,
     /// Registries spoken to without TLS.
     pub(crate) insecure_registries: Vec<String>,
 }
@@ -52,6 +72,10 @@ pub(crate) enum ConfigError {
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error("configuration {}: memory {text:?} is no size such as 512m or 2g, of at least 64m", path.display())]
     Memory { path: PathBuf, text: String },
+    #[error("configuration {}: pool = {size} is more than {MAX_POOL}", path.display())]
+    Pool { path: PathBuf, size: usize },
+    #[error("configuration {}: a pool needs templates: set templates to \"auto\", or pool to 0", path.display())]
+    PoolWithoutTemplates { path: PathBuf },
 }
 
 impl Config {
@@ -73,6 +97,12 @@ impl Config {
             && parse_mib(memory).is_none()
         {
             return Err(ConfigError::Memory { path: path.to_owned(), text: memory.clone() });
+        }
+        if config.pool > MAX_POOL {
+            return Err(ConfigError::Pool { path: path.to_owned(), size: config.pool });
+        }
+        if config.pool > 0 && config.templates == TemplatesMode::Off {
+            return Err(ConfigError::PoolWithoutTemplates { path: path.to_owned() });
         }
         Ok(config)
     }
@@ -134,6 +164,11 @@ mod tests {
         let error = Config::parse(path, "kernal = \"x\"").unwrap_err();
         assert!(hc_pod::chain(&error).contains("kernal"), "{error:?}");
         assert!(Config::parse(path, "memory = \"1m\"").is_err());
+        let error = Config::parse(path, "pool = 9999").unwrap_err().to_string();
+        assert!(error.contains("9999"), "{error}");
+        let error = Config::parse(path, "pool = 1\ntemplates = \"off\"").unwrap_err().to_string();
+        assert!(error.contains("needs templates"), "{error}");
+        assert!(Config::parse(path, "templates = \"maybe\"").is_err());
         let error = Config::parse(path, "driver = \"bochs\"").unwrap_err();
         assert!(hc_pod::chain(&error).contains("use one of"), "{error:?}");
     }

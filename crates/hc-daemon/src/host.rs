@@ -17,7 +17,7 @@ use hc_api::{DriverReport, ErrorKind, KvmReport};
 use hc_kernel::{Kernel, Requirements, Transport};
 use hc_kvm_probe::Probe;
 use hc_pod::chain;
-use hc_pod::config::TransportConfig;
+use hc_pod::config::{DriverConfig, TransportConfig};
 use hc_vmm::{Ability, Driver};
 use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
@@ -121,6 +121,22 @@ impl Host {
         let findings = self.findings().await;
         let choice = findings.choose(self.driver, transport);
         (report::kvm(&findings.kvm), report::drivers(&findings), choice)
+    }
+
+    /// The hypervisor of a driver, if it can copy guests and change their disks.
+    pub(crate) fn copying_hypervisor(&self, driver: DriverConfig) -> Option<PathBuf> {
+        let (program, abilities) = match driver {
+            DriverConfig::Kvm => {
+                let kvm = Kvm::at(self.vmm.clone());
+                (self.vmm.clone(), kvm.abilities().clone())
+            }
+            DriverConfig::QemuKvm | DriverConfig::QemuTcg => {
+                let qemu = Qemu::find(Accelerator::Tcg).ok()?;
+                (qemu.program().to_owned(), qemu.abilities().clone())
+            }
+        };
+        let copies = [Ability::Snapshot, Ability::Replace];
+        copies.iter().all(|ability| abilities.contains(ability)).then_some(program)
     }
 
     /// Programs are looked for each time, so that one that is installed later is found.

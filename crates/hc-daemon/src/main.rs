@@ -6,7 +6,7 @@
 //! # Where to start
 //!
 //! `containers.rs` says what states there are, `supervisor.rs` how pods are started and found
-//! again, `record.rs` how a request becomes a container, `routes.rs` what can be asked.
+//! again, `templates.rs` how they start fast, `record.rs` how a request becomes a container, `routes.rs` what can be asked.
 
 mod body;
 mod config;
@@ -17,12 +17,15 @@ mod filters;
 mod forward;
 mod host;
 mod names;
+mod pool;
+mod process;
 mod ready;
 mod record;
 mod routes;
 mod serve;
 mod state;
 mod supervisor;
+mod templates;
 
 use std::process::ExitCode;
 

@@ -246,7 +246,7 @@ fn stop_signal(request: &CreateContainer, image: &ImageConfig) -> Result<Signal>
 }
 
 /// The VM's whole CPUs and memory.
-fn size(request: &CreateContainer, config: &Config) -> Result<(u32, u32)> {
+pub(crate) fn size(request: &CreateContainer, config: &Config) -> Result<(u32, u32)> {
     let vcpus = match request.cpu_millis {
         Some(0) => return Err(Failure::invalid("a container needs more than 0 CPUs")),
         Some(millis) => millis.div_ceil(1000),

@@ -8,6 +8,7 @@ mod images;
 mod logs;
 mod sessions;
 mod system;
+mod templates;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -34,6 +35,7 @@ use crate::state::App;
         logs::logs,
         images::list, images::inspect, images::pull, images::load, images::import, images::tag,
         images::remove,
+        templates::list, templates::create, templates::remove, templates::prune,
     ),
     components(schemas(hc_api::ErrorBody, hc_api::ImageProgress))
 )]
@@ -70,7 +72,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/images/pull", post(images::pull))
         .route("/images/load", post(images::load))
         .route("/images/import", post(images::import))
-        .route("/images/tag", post(images::tag));
+        .route("/images/tag", post(images::tag))
+        .route("/templates", get(templates::list).post(templates::create))
+        .route("/templates/prune", post(templates::prune))
+        .route("/templates/{id}", delete(templates::remove));
     Router::new()
         .nest(hc_api::PREFIX, api)
         .route("/openapi.json", get(|| async { openapi_response() }))

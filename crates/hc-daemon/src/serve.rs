@@ -12,14 +12,17 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Config, TemplatesMode};
 use crate::containers::Containers;
 use crate::database::Database;
 use crate::host::Host;
+use crate::pool::Pool;
+use crate::process::Processes;
 use crate::ready::Ready;
 use crate::routes;
 use crate::state::App;
 use crate::supervisor::Supervisor;
+use crate::templates::Templates;
 
 /// Serves until a signal asks to end. `ready` is told how the start went.
 pub(crate) fn run(ready: Option<&str>) -> Result<()> {
@@ -64,8 +67,20 @@ fn start() -> Result<Started> {
         .map_err(|failure| anyhow::anyhow!(failure.0.message))?;
     let programs = programs()?;
     let host = Arc::new(Host::new(&paths.lib_dir, &paths.data_dir, &programs, &config));
-    let supervisor = Arc::new(Supervisor { containers, host: Arc::clone(&host), programs, store });
+    let processes = Processes::new(&programs, &paths.runtime_dir);
+    let templates = (config.templates == TemplatesMode::Auto)
+        .then(|| Arc::new(Templates::new(&paths.data_dir, processes.clone())));
+    let supervisor = Arc::new(Supervisor {
+        containers,
+        host: Arc::clone(&host),
+        processes,
+        templates,
+        pool: Arc::new(Pool::new(config.pool)),
+        usual_size: (config.vcpus(), config.memory_mib()),
+        store,
+    });
     supervisor.take_up();
+    supervisor.keep_pool();
     tokio::spawn(async move { host.probe().await.clone() });
     let listener = listen(&paths)?;
     tracing::info!(socket = %paths.socket().display(), "ready");

@@ -3,18 +3,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
 use hc_api::{ContainerState, ErrorKind};
-use hc_pod::config::{CONFIG_VERSION, VmConfig};
-use hc_pod::{Phase, PodConfig, PodStatus};
+use hc_pod::config::{CONFIG_VERSION, DriverConfig, VmConfig};
+use hc_pod::job::{Job, PodDirs, Shape};
+use hc_pod::saved::Guest;
+use hc_pod::{Phase, PodConfig, PodStatus, ROOTFS_DISK};
+use hc_spec::{ContainerSpec, Id};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 
@@ -22,6 +23,9 @@ use crate::containers::{Containers, Entry, View};
 use crate::failure::{Failure, Result};
 use crate::forward;
 use crate::host::{Boot, Choice, Host};
+use crate::pool::{Pool, Want};
+use crate::process::{Process, Processes};
+use crate::templates::{Key, Templates};
 
 /// Users that hypervisors run as, one a pod, when we are root: above what any distribution gives
 /// to people, services or subordinate ranges.
@@ -41,8 +45,12 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Supervisor {
     pub(crate) containers: Containers,
     pub(crate) host: Arc<Host>,
-    /// The folder of `hyper-pod`.
-    pub(crate) programs: PathBuf,
+    pub(crate) processes: Processes,
+    /// Where pods go on from, unless they are to boot.
+    pub(crate) templates: Option<Arc<Templates>>,
+    pub(crate) pool: Arc<Pool>,
+    /// Whole CPUs and MiB of pods that ask for nothing in particular.
+    pub(crate) usual_size: (u32, u32),
     /// The image store's folder of root file systems is asked of the store by chain ID.
     pub(crate) store: hc_image::Store,
 }
@@ -91,15 +99,79 @@ impl Supervisor {
         let wanted = record.request.driver.as_deref();
         let choice = self.host.choose(wanted, boot.transport).await?;
         let config = self.pod_config(entry, rootfs, &choice, boot);
+        let start = self.way(&config).await;
         self.containers.started(entry)?;
-        if let Err(error) = spawn(&self.programs, entry, &config) {
+        if let Err(error) = self.spawn(entry, &config, start.vm) {
             if let Err(Failure(error)) = self.containers.not_started(entry, &before) {
                 tracing::error!(id = %entry.id, error = error.message, "cannot be recorded");
             }
             return Err(error);
         }
         self.watch(Arc::clone(entry));
+        self.prepare_next(entry, start.missing);
         Ok(())
+    }
+
+    /// The fastest way to a VM for a pod.
+    async fn way(&self, config: &PodConfig) -> Way {
+        let shape = Shape { vm: config.vm.clone(), network: config.network.is_some() };
+        let Some((templates, key)) = self.template_key(&shape).await else {
+            return Way { vm: Origin::Kernel, missing: None };
+        };
+        if let Some(process) = self.pool.take(&key) {
+            return Way { vm: Origin::Waiting(process), missing: None };
+        }
+        match templates.get(&key).await {
+            Some(guest) => Way { vm: Origin::Template(guest), missing: None },
+            None => Way { vm: Origin::Kernel, missing: Some((key, shape)) },
+        }
+    }
+
+    /// The key of the template for pods of this shape, where there can be one.
+    pub(crate) async fn template_key(&self, shape: &Shape) -> Option<(&Arc<Templates>, Key)> {
+        let templates = self.templates.as_ref()?;
+        let program = self.host.copying_hypervisor(shape.vm.driver)?;
+        // What is wrong with a file is told by whoever needs it.
+        Some((templates, templates.key(shape, &program).await.ok()?))
+    }
+
+    /// Once a pod is under way, makes the next one's start faster.
+    fn prepare_next(&self, entry: &Arc<Entry>, missing: Option<(Key, Shape)>) {
+        let templates = self.templates.clone();
+        let (pool, entry) = (Arc::clone(&self.pool), Arc::clone(entry));
+        tokio::spawn(async move {
+            let starts = |state| state == ContainerState::Starting;
+            // An error means that it is gone, which is as good.
+            let _ = entry.watch().wait_for(|view| view.removed || !starts(view.state)).await;
+            if let (Some(templates), Some((key, shape))) = (templates, missing) {
+                templates.get_or_make(&key, &nobodys(shape)).await;
+            }
+            pool.refill();
+        });
+    }
+
+    /// Keeps VMs waiting for as long as the daemon lives.
+    pub(crate) fn keep_pool(self: &Arc<Self>) {
+        let Some(templates) = self.templates.clone().filter(|_| self.pool.is_wanted()) else {
+            return;
+        };
+        let (pool, processes) = (Arc::clone(&self.pool), self.processes.clone());
+        let supervisor = Arc::clone(self);
+        tokio::spawn(pool.keep_full(templates, processes, move || {
+            let supervisor = Arc::clone(&supervisor);
+            async move { supervisor.usual().await }
+        }));
+    }
+
+    /// The template of pods that ask for nothing in particular.
+    async fn usual(self: Arc<Self>) -> Option<Want> {
+        let boot = self.host.boot(None).await.ok()?;
+        let choice = self.host.choose(None, boot.transport).await.ok()?;
+        let (vcpus, memory_mib) = self.usual_size;
+        let vm = self.vm_config(choice.driver, boot, vcpus, memory_mib);
+        let shape = nobodys(Shape { vm, network: true });
+        let (_, key) = self.template_key(&shape).await?;
+        Some(Want { key, shape })
     }
 
     fn rootfs(&self, entry: &Entry) -> Result<PathBuf> {
@@ -126,16 +198,8 @@ impl Supervisor {
             id: record.pod.clone(),
             name: entry.name.clone(),
             vm: VmConfig {
-                driver: choice.driver,
-                kernel: boot.kernel,
-                initramfs: boot.initramfs,
-                kernel_parameters: KERNEL_PARAMETERS.into(),
-                transport: boot.transport,
-                vcpus: record.vcpus,
-                memory_mib: record.memory_mib,
-                scratch_template: self.host.scratch_template(),
-                boot_timeout_seconds: self.host.boot_timeout_seconds(),
                 confine: confinement(record.pod.as_str()),
+                ..self.vm_config(choice.driver, boot, record.vcpus, record.memory_mib)
             },
             network: record.network(),
             hostname: record.hostname.clone(),
@@ -144,11 +208,55 @@ impl Supervisor {
             dns_search: request.dns_search.clone(),
             dns_options: request.dns_options.clone(),
             rootfs,
-            container: record.spec.clone(),
+            copied: None,
+            container: ContainerSpec { rootfs: ROOTFS_DISK.into(), ..record.spec.clone() },
             open_stdin: request.open_stdin,
             stop_timeout_seconds: record.stop_timeout_seconds,
             daemon: std::process::id(),
         }
+    }
+
+    /// A VM of nobody in particular.
+    pub(crate) fn vm_config(
+        &self,
+        driver: DriverConfig,
+        boot: Boot,
+        vcpus: u32,
+        memory_mib: u32,
+    ) -> VmConfig {
+        VmConfig {
+            driver,
+            kernel: boot.kernel,
+            initramfs: boot.initramfs,
+            kernel_parameters: KERNEL_PARAMETERS.into(),
+            transport: boot.transport,
+            vcpus,
+            memory_mib,
+            scratch_template: self.host.scratch_template(),
+            boot_timeout_seconds: self.host.boot_timeout_seconds(),
+            confine: None,
+        }
+    }
+
+    /// Gives a pod to a process, with everything that it needs.
+    fn spawn(&self, entry: &Entry, config: &PodConfig, vm: Origin) -> Result<()> {
+        let prepared = prepare(entry, config);
+        let (listener, lock, log) =
+            prepared.map_err(|error| Failure::host("cannot prepare the pod's folder", &error))?;
+        let dirs =
+            PodDirs { data: entry.dir.data().to_owned(), runtime: entry.dir.runtime().to_owned() };
+        let (waiting, guest) = match vm {
+            Origin::Kernel => (None, None),
+            Origin::Template(guest) => (None, Some(guest)),
+            Origin::Waiting(process) => (Some(process), None),
+        };
+        let job = Job::Pod { dirs, listener, lock, log, guest };
+        // One that waited may have ended a moment ago.
+        if waiting.is_some_and(|process| process.give(&job).is_ok()) {
+            return Ok(());
+        }
+        let process = self.processes.start()?;
+        process.give(&job).map_err(|error| Failure::host("cannot start the pod's process", &error))
     }
 
     /// Follows a pod process to its end, then records it.
@@ -245,24 +353,27 @@ fn confinement(pod: &str) -> Option<(u32, u32)> {
     Some((uid, uid))
 }
 
-/// Starts a pod process with everything `hc_pod::run` expects.
-fn spawn(programs: &Path, entry: &Entry, config: &PodConfig) -> Result<()> {
-    let prepared = prepare(entry, config);
-    let (listener, lock, log) =
-        prepared.map_err(|error| Failure::host("cannot prepare the pod's folder", &error))?;
-    let program = programs.join("hyper-pod");
-    let mut child = tokio::process::Command::new(&program)
-        .arg(entry.dir.data())
-        .arg(entry.dir.runtime())
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(Stdio::from(lock))
-        .stderr(Stdio::from(log))
-        .current_dir("/")
-        .spawn()
-        .map_err(|error| Failure::host(&format!("cannot run {}", program.display()), &error))?;
-    // The daemon is its parent and has to take its exit status; what it means is in the record.
-    tokio::spawn(async move { child.wait().await });
-    Ok(())
+/// How a pod gets its VM.
+struct Way {
+    vm: Origin,
+    /// The template that would have made it faster.
+    missing: Option<(Key, Shape)>,
+}
+
+/// Where a pod's VM comes from.
+enum Origin {
+    Kernel,
+    Template(Guest),
+    Waiting(Process),
+}
+
+/// The same shape for a VM that is no pod's, which runs as a user that no pod has.
+pub(crate) fn nobodys(mut shape: Shape) -> Shape {
+    let mut bytes = [0; 32];
+    // Without randomness it shares its user with another such VM.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    shape.vm.confine = confinement(Id::from_bytes(bytes).as_str());
+    shape
 }
 
 fn prepare(entry: &Entry, config: &PodConfig) -> io::Result<(UnixListener, File, File)> {

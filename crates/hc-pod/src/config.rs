@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 /// reading: a stopped pod's record is written anew when it is started.
 pub const CONFIG_VERSION: u32 = 1;
 
+/// The serial of the disk with the container's root file system, in every pod.
+pub const ROOTFS_DISK: &str = "rootfs";
+
 /// A pod with its one container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,8 +46,12 @@ pub struct PodConfig {
     pub dns_options: Vec<String>,
     /// The read-only file system image of the container's root.
     pub rootfs: PathBuf,
-    /// The container.
+    /// The container. Its id is the guest's name for it: that of the container that was copied, where
+    /// this one goes on from a copy.
     pub container: ContainerSpec,
+    /// What this pod goes on from, where it does not begin anew.
+    #[serde(default)]
+    pub copied: Option<Copied>,
     /// Whether clients may write to the main process's standard input.
     pub open_stdin: bool,
     /// How long a stop waits before it kills, in seconds.
@@ -52,6 +59,24 @@ pub struct PodConfig {
     /// The process id of the daemon that is going to order the start. A pod whose daemon is gone
     /// before it did ends.
     pub daemon: u32,
+}
+
+/// What is known of a running pod that was copied, to go on in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copied {
+    /// The session of its host with its guest, as 32 hex digits.
+    pub session: String,
+    /// The last process that the host numbered.
+    pub last_process: u32,
+    /// The main process.
+    pub main: u32,
+    /// The streams that the main process had, by their numbers.
+    pub stdin: Option<u32>,
+    /// See `stdin`.
+    pub stdout: Option<u32>,
+    /// See `stdin`.
+    pub stderr: Option<u32>,
 }
 
 /// The virtual machine of a pod.

@@ -14,12 +14,13 @@
 //!
 //! # Where to start
 //!
-//! `life.rs` is the story; `pod.rs` what clients can ask in between; `server.rs` how they ask.
+//! `job.rs` is what the process is told, `life.rs` the story of a pod; `pod.rs` what clients can ask in between; `server.rs` how they ask.
 
 mod archive;
 pub mod config;
 pub mod dir;
 mod failure;
+pub mod job;
 mod life;
 pub mod log;
 mod machine;
@@ -27,14 +28,15 @@ mod output;
 mod parent;
 mod pod;
 mod run;
+pub mod saved;
 pub mod scratch;
 mod server;
 mod session;
 pub mod status;
 
-pub use config::PodConfig;
+pub use config::{PodConfig, ROOTFS_DISK};
 pub use dir::PodDir;
 pub use failure::chain;
-pub use run::run;
+pub use run::work;
 pub use session::merge_env;
 pub use status::{OUR_FAILURE, Phase, PodStatus};

@@ -2,11 +2,11 @@
 //! The life of a pod: from the first instruction of its VM to its last record.
 //!
 //! ```text
-//! boot VM --> guest answers --> set up, make container --> [order to start] --> spawn --> runs
-//!    |             |                    |                         |               |        |
-//!    +-------------+--------------------+-------------------------+---------------+--------+
-//!                                                                                          v
-//!                                   exit record <-- VM gone <-- shut down <-- container has ended
+//! get a VM --> set up, make container --> [order to start] --> spawn --> runs
+//!    |                 |                         |               |        |
+//!    +-----------------+-------------------------+---------------+--------+
+//!                                                                         v
+//!                  exit record <-- VM gone <-- shut down <-- container has ended
 //! ```
 //!
 //! # Invariants
@@ -23,18 +23,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hc_api::ErrorKind;
 use hc_api::stream::ExitFrame;
-use hc_guest::{Guest, Launch, Stdio};
+use hc_guest::{Events, Guest, Launch, Stdio};
 use hc_proto::message::{Call, Event, Identity, PodSetup, Program, Scratch};
 use hc_spec::{Exit, NetworkSpec, Signal};
 use hc_vmm::Vm;
 use jiff::Timestamp;
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::failure::{Failure, Result, chain};
-use crate::log::Source;
-use crate::machine::{Machine, SCRATCH_DISK};
+use crate::log::Source as Stream;
+use crate::machine::{Machine, SCRATCH_DISK, Source, obituary};
 use crate::output::News;
 use crate::pod::{Order, Pod, Running};
 use crate::{OUR_FAILURE, Phase, parent};
@@ -45,8 +44,6 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 /// Random bytes that a guest is given: twice what its pool holds.
 const ENTROPY_BYTES: usize = 64;
-/// The longest piece of a guest's last words in an error.
-const MAX_LAST_WORDS: usize = 400;
 
 /// How a pod's life ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,34 +85,20 @@ impl End {
         End::failed(&Failure::new(ErrorKind::InvalidState, message))
     }
 
-    fn vm_ended(pod: &Pod, exit: hc_vmm::Exit) -> End {
-        let error = match exit {
-            hc_vmm::Exit::Stopped => "the guest powered off by itself".to_owned(),
-            hc_vmm::Exit::Killed => return End::killed(pod),
-            hc_vmm::Exit::Crashed { status, last_words } => {
-                let words = last_words.trim().replace('\n', " | ");
-                let from = words.char_indices().rev().nth(MAX_LAST_WORDS).map_or(0, |(at, _)| at);
-                match &words[from..] {
-                    "" => status,
-                    words => format!("{status}; last words: {words}"),
-                }
-            }
-        };
-        End {
-            exit: None,
-            exit_status: OUR_FAILURE,
-            oom_killed: false,
-            error: format!("VM ended: {error}"),
-            hint: String::new(),
+    fn vm_ended(pod: &Pod, exit: hc_vmm::Result<hc_vmm::Exit>) -> End {
+        match exit {
+            Ok(hc_vmm::Exit::Killed) => End::killed(pod),
+            exit => End::failed(&obituary(exit)),
         }
     }
 }
 
 /// Takes the pod through its whole life.
-pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>) {
+pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>, source: Source) {
     pod.record();
-    let end = match Machine::boot(&pod.config, &pod.dir).await {
-        Ok((machine, channel)) => live_in(&pod, machine, channel, &mut orders).await,
+    let end = match machine(&pod, source, &mut orders).await {
+        Ok(Some((machine, events))) => live_in(&pod, machine, events, &mut orders).await,
+        Ok(None) => End::killed(&pod),
         Err(failure) => {
             // It may have come before whoever orders the start has connected to hear of it.
             tokio::select! {
@@ -127,7 +110,8 @@ pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>) {
     };
     tracing::info!(status = end.exit_status, error = end.error, "pod ended");
     let last = if pod.status.borrow().started.is_some() {
-        News::Exit(ExitFrame { status: end.exit_status, error: end.error.clone() })
+        let timeline = pod.steps();
+        News::Exit(ExitFrame { status: end.exit_status, error: end.error.clone(), timeline })
     } else {
         let mut failure = Failure::new(ErrorKind::Internal, end.error.clone());
         failure.0.hint = Some(end.hint.clone()).filter(|hint| !hint.is_empty());
@@ -147,17 +131,39 @@ pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>) {
     pod.output.finish(last);
 }
 
+/// Gets the pod its VM; `None` if an order ended that.
+async fn machine(
+    pod: &Pod,
+    source: Source,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<Option<(Machine, Events)>> {
+    let mut machine = pin!(Machine::start(pod, source));
+    loop {
+        tokio::select! {
+            machine = &mut machine => return machine.map(Some),
+            order = orders.recv() => match order {
+                Some(Order::Pause(done) | Order::Unpause(done)) => {
+                    let message = "container is not running yet";
+                    // A client that left does not care.
+                    let _ = done.send(Err(Failure::new(ErrorKind::InvalidState, message)));
+                }
+                Some(Order::Kill) | None => return Ok(None),
+            },
+        }
+    }
+}
+
 async fn live_in(
     pod: &Arc<Pod>,
     mut machine: Machine,
-    channel: UnixStream,
+    events: Events,
     orders: &mut mpsc::Receiver<Order>,
 ) -> End {
-    pod.reached("VM is started");
     pod.change(|status| status.ports.clone_from(&machine.ports));
     let network = machine.guest_network.clone();
     let end = {
-        let mut story = pin!(guest_story(Arc::clone(pod), channel, network));
+        let guest = machine.guest.clone();
+        let mut story = pin!(guest_story(Arc::clone(pod), guest, events, network));
         loop {
             tokio::select! {
                 end = &mut story => break end,
@@ -196,7 +202,7 @@ async fn last_of(
 ) -> End {
     match timeout(POST_MORTEM_PATIENCE, story).await {
         Ok(Ok(end)) => end,
-        Ok(Err(_)) | Err(_) => vm_ended(pod, exit),
+        Ok(Err(_)) | Err(_) => End::vm_ended(pod, exit),
     }
 }
 
@@ -205,16 +211,9 @@ async fn post_mortem(pod: &Pod, vm: &mut dyn Vm, failure: Failure) -> End {
     if failure.0.exit_status.is_none()
         && let Ok(exit) = timeout(POST_MORTEM_PATIENCE, vm.wait()).await
     {
-        return vm_ended(pod, exit);
+        return End::vm_ended(pod, exit);
     }
     End::failed(&failure)
-}
-
-fn vm_ended(pod: &Pod, exit: hc_vmm::Result<hc_vmm::Exit>) -> End {
-    match exit {
-        Ok(exit) => End::vm_ended(pod, exit),
-        Err(error) => End::failed(&error.into()),
-    }
 }
 
 /// Carries out an order; whether it was the last.
@@ -246,13 +245,12 @@ async fn hold(vm: &mut dyn Vm, held: bool) -> Result<()> {
 /// Everything that happens with the guest, up to the end of its container and its goodbye.
 async fn guest_story(
     pod: Arc<Pod>,
-    channel: UnixStream,
+    guest: Guest,
+    mut events: Events,
     network: Option<hc_usernet::GuestNetwork>,
 ) -> Result<End> {
-    let patience = Duration::from_secs(pod.config.vm.boot_timeout_seconds.into());
-    let (guest, mut events) = Guest::connect(channel, patience).await?;
-    pod.reached("guest answers");
     guest.call(Call::SetUp(setup(&pod, network)?)).await?;
+    pod.reached("guest is set up");
     guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
     pod.reached("container is made");
     wait_for_order(&pod).await?;
@@ -331,8 +329,8 @@ async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<()> {
         let pod = Arc::clone(pod);
         tokio::spawn(async move { pod.output.pump(source, stream).await })
     };
-    let stdout = main.stdout.map(|stream| pump(Source::Stdout, stream));
-    let stderr = main.stderr.map(|stream| pump(Source::Stderr, stream));
+    let stdout = main.stdout.map(|stream| pump(Stream::Stdout, stream));
+    let stderr = main.stderr.map(|stream| pump(Stream::Stderr, stream));
     pod.pumps.lock().await.extend(stdout.into_iter().chain(stderr));
     Ok(())
 }

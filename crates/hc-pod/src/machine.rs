@@ -1,27 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Making a pod's VM: disks, network, driver.
+//! Making a pod's VM: disks, network, driver, and the first word of its guest.
+//!
+//! A pod gets its VM in one of three ways, and cannot tell which: a VM that waits, booted from a
+//! template; a template; or a kernel that boots. Whatever fails in one way is tried in the next.
+//! What such a VM has of its pod's own it gets here (`disks`), and from `SetUp` afterwards.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use hc_guest::{Events, Guest};
+use hc_proto::message::Call;
 use hc_usernet::{Dns, Network, Publish};
-use hc_vmm::{Access, Confinement, Disk, Driver, Link, Nic, Transport, Vm, VmSpec};
+use hc_vmm::{Access, Confinement, Disk, Driver, Exit, Link, Nic, Saved, Transport, Vm, VmSpec};
 use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
+use rustix::fs::MemfdFlags;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::config::{DriverConfig, TransportConfig};
-use crate::failure::{Failure, Result};
-use crate::{PodConfig, PodDir, scratch};
+use crate::config::{DriverConfig, TransportConfig, VmConfig};
+use crate::failure::{Failure, Result, chain};
+use crate::job::Shape;
+use crate::pod::Pod;
+use crate::{OUR_FAILURE, PodConfig, ROOTFS_DISK, saved, scratch};
 
 /// The serial of the scratch disk.
 pub(crate) const SCRATCH_DISK: &str = "scratch";
+/// How long a guest that goes on from a copy may take to answer. It needs a tenth of a second; on a
+/// host that starts dozens at once, seconds.
+const COPY_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the driver may take to tell why a VM ended whose line has ended.
+const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
+/// The longest piece of a guest's last words in an error.
+const MAX_LAST_WORDS: usize = 400;
+/// The length of the disks that a template's guest has: something to be probed, without content.
+const PLACEHOLDER: u64 = 1 << 20;
 
-/// A VM that boots, and the host's side of its devices.
+/// A VM whose guest answers, and that knows of no pod.
+pub(crate) struct Booted {
+    /// The VM.
+    pub(crate) vm: Box<dyn Vm>,
+    /// Its guest.
+    pub(crate) guest: Guest,
+    /// What that tells by itself.
+    pub(crate) events: Events,
+}
+
+/// Where a pod's VM comes from, if not from its kernel.
+pub(crate) enum Source {
+    /// It boots.
+    Kernel,
+    /// A template's guest.
+    Template(saved::Guest),
+    /// One that waits.
+    Waiting(Booted),
+}
+
+/// A pod's VM, and the host's side of its devices.
 pub(crate) struct Machine {
     /// The VM.
     pub(crate) vm: Box<dyn Vm>,
+    /// Its guest.
+    pub(crate) guest: Guest,
     /// Where the published ports listen.
     pub(crate) ports: Vec<hc_api::Port>,
     /// What the guest is told about its network, where it has one.
@@ -30,14 +72,20 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Makes the VM and lets it boot; also gives the line to the guest's init. When this fails, nothing is left running.
-    pub(crate) async fn boot(config: &PodConfig, dir: &PodDir) -> Result<(Machine, UnixStream)> {
-        let driver = driver(config.vm.driver)?;
-        let network = bind_network(config)?;
-        let spec = spec(config, dir, network.as_ref())?;
-        let mut vm = driver.create(spec).await?;
-        vm.start().await?;
-        let channel = stream(vm.channel(), "channel")?;
+    /// Makes the VM of `pod` and waits until its guest answers. When this fails, or is given up,
+    /// nothing is left running.
+    pub(crate) async fn start(pod: &Pod, source: Source) -> Result<(Machine, Events)> {
+        let network = bind_network(&pod.config)?;
+        let booted = match source {
+            Source::Kernel => None,
+            Source::Template(guest) => unless_it_fails(from_template(pod, guest).await),
+            Source::Waiting(booted) => unless_it_fails(from_waiting(pod, booted).await),
+        };
+        let Booted { mut vm, guest, events } = match booted {
+            Some(booted) => booted,
+            None => from_kernel(pod).await?,
+        };
+        pod.reached("guest answers");
         let mut ports = Vec::new();
         let mut guest_network = None;
         let task = match network {
@@ -47,13 +95,13 @@ impl Machine {
                 let frames = stream(vm.network(), "network card")?;
                 Some(tokio::spawn(async move {
                     if let Err(error) = network.run(frames).await {
-                        tracing::warn!(error = %crate::failure::chain(&error), "network ended");
+                        tracing::warn!(error = %chain(&error), "network ended");
                     }
                 }))
             }
             None => None,
         };
-        Ok((Machine { vm, ports, guest_network, network: task }, channel))
+        Ok((Machine { vm, guest, ports, guest_network, network: task }, events))
     }
 
     /// Closes every flow and published port.
@@ -68,6 +116,131 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.stop_network();
     }
+}
+
+/// A template is a shortcut: where it leads nowhere, there is the long way.
+fn unless_it_fails(booted: Result<Booted>) -> Option<Booted> {
+    booted
+        .inspect_err(|error| tracing::warn!(%error, "no VM of a template, so the kernel boots"))
+        .ok()
+}
+
+async fn from_kernel(pod: &Pod) -> Result<Booted> {
+    let vm = &pod.config.vm;
+    let patience = Duration::from_secs(vm.boot_timeout_seconds.into());
+    let spec = spec(vm, pod_name(&pod.config), pod.dir.vm(), disks(pod)?, card(&pod.config));
+    boot(vm.driver, spec, patience, || pod.reached("VM is started")).await
+}
+
+async fn from_template(pod: &Pod, guest: saved::Guest) -> Result<Booted> {
+    let vm = &pod.config.vm;
+    let mut spec = spec(vm, pod_name(&pod.config), pod.dir.vm(), disks(pod)?, card(&pod.config));
+    spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
+    boot(vm.driver, spec, COPY_PATIENCE, || pod.reached("VM is started")).await
+}
+
+async fn from_waiting(pod: &Pod, mut booted: Booted) -> Result<Booted> {
+    let Some(replace) = booted.vm.replace() else {
+        return Err(Failure::new(hc_api::ErrorKind::Unsupported, "its disks cannot be changed"));
+    };
+    for disk in disks(pod)? {
+        replace.replace(disk).await?;
+    }
+    Ok(booted)
+}
+
+impl Booted {
+    /// Makes a VM of a template, for whichever pod comes next.
+    pub(crate) async fn waiting(
+        shape: &Shape,
+        guest: saved::Guest,
+        run_dir: &Path,
+    ) -> Result<Booted> {
+        let mut spec = nobodys(shape, run_dir)?;
+        spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
+        boot(shape.vm.driver, spec, COPY_PATIENCE, || ()).await
+    }
+}
+
+/// Boots a VM of this shape, and copies its guest to the empty files of `guest`.
+pub(crate) async fn make_template(
+    shape: &Shape,
+    guest: &saved::Guest,
+    run_dir: &Path,
+) -> Result<()> {
+    let patience = Duration::from_secs(shape.vm.boot_timeout_seconds.into());
+    let mut booted = boot(shape.vm.driver, nobodys(shape, run_dir)?, patience, || ()).await?;
+    booted.guest.call(Call::Park).await?;
+    let Some(snapshot) = booted.vm.snapshot() else {
+        return Err(Failure::new(hc_api::ErrorKind::Unsupported, "this driver copies no guests"));
+    };
+    snapshot.take(&guest.memory, &guest.state).await?;
+    booted.vm.kill().await?;
+    Ok(())
+}
+
+/// A VM with disks that have no content.
+fn nobodys(shape: &Shape, run_dir: &Path) -> Result<VmSpec> {
+    let placeholder = |id: &str, access| {
+        let file = rustix::fs::memfd_create(id, MemfdFlags::CLOEXEC).map(File::from);
+        let file = file.map_err(std::io::Error::from).and_then(|file| {
+            file.set_len(PLACEHOLDER)?;
+            Ok(file)
+        });
+        let file = file.map_err(|error| Failure::io("cannot make a placeholder disk", &error))?;
+        Ok::<_, Failure>(Disk { id: id.into(), file, access })
+    };
+    let disks = vec![
+        placeholder(ROOTFS_DISK, Access::ReadOnly)?,
+        placeholder(SCRATCH_DISK, Access::Scratch)?,
+    ];
+    let mac = hc_usernet::Config::default().guest_mac;
+    let nic = shape.network.then_some(Nic { mac, link: Link::Owner });
+    Ok(spec(&shape.vm, "hyper-template".to_owned(), run_dir.to_owned(), disks, nic))
+}
+
+/// Starts a VM and meets its guest.
+async fn boot(
+    driver_config: DriverConfig,
+    spec: VmSpec,
+    patience: Duration,
+    started: impl FnOnce(),
+) -> Result<Booted> {
+    let mut vm = driver(driver_config)?.create(spec).await?;
+    vm.start().await?;
+    started();
+    let channel = stream(vm.channel(), "channel")?;
+    tokio::select! {
+        connected = Guest::connect(channel, patience) => match connected {
+            Ok((guest, events)) => Ok(Booted { vm, guest, events }),
+            // A guest whose line ended has often died of something that the driver knows better.
+            Err(error) => Err(match timeout(POST_MORTEM_PATIENCE, vm.wait()).await {
+                Ok(exit) => obituary(exit),
+                Err(_) => error.into(),
+            }),
+        },
+        exit = vm.wait() => Err(obituary(exit)),
+    }
+}
+
+/// Why a VM that nobody ended has ended.
+pub(crate) fn obituary(exit: hc_vmm::Result<Exit>) -> Failure {
+    let reason = match exit {
+        Err(error) => return error.into(),
+        Ok(Exit::Stopped) => "the guest powered off by itself".to_owned(),
+        Ok(Exit::Killed) => "it was killed".to_owned(),
+        Ok(Exit::Crashed { status, last_words }) => {
+            let words = last_words.trim().replace('\n', " | ");
+            let from = words.char_indices().rev().nth(MAX_LAST_WORDS).map_or(0, |(at, _)| at);
+            match &words[from..] {
+                "" => status,
+                words => format!("{status}; last words: {words}"),
+            }
+        }
+    };
+    let mut failure = Failure::new(hc_api::ErrorKind::Internal, format!("VM ended: {reason}"));
+    failure.0.exit_status = Some(OUR_FAILURE);
+    failure
 }
 
 fn driver(config: DriverConfig) -> Result<Box<dyn Driver>> {
@@ -115,13 +288,14 @@ fn bind_network(config: &PodConfig) -> Result<Option<Network>> {
     } else {
         Dns::Servers(config.dns_servers.iter().map(|server| (*server, 53).into()).collect())
     };
-    let config = hc_usernet::Config {
+    let network = hc_usernet::Config {
         dns,
         publish: publish.collect(),
         allow_host: network.allow_host,
+        guest_mac: guest_mac(config),
         ..hc_usernet::Config::default()
     };
-    Ok(Some(Network::bind(config)?))
+    Ok(Some(Network::bind(network)?))
 }
 
 fn port(bound: &hc_usernet::Bound) -> hc_api::Port {
@@ -136,18 +310,19 @@ fn port(bound: &hc_usernet::Bound) -> hc_api::Port {
     }
 }
 
-fn spec(config: &PodConfig, dir: &PodDir, network: Option<&Network>) -> Result<VmSpec> {
-    let vm = &config.vm;
+/// The disks of a pod, made if they are not there.
+fn disks(pod: &Pod) -> Result<Vec<Disk>> {
+    let Pod { config, dir, .. } = pod;
     let open =
-        |what: &str, path: &std::path::Path, write: bool| {
+        |what: &str, path: &Path, write: bool| {
             File::options().read(true).write(write).open(path).map_err(|error| {
                 Failure::io(&format!("cannot open {what} {}", path.display()), &error)
             })
         };
-    scratch::create(&vm.scratch_template, &dir.scratch())
+    scratch::create(&config.vm.scratch_template, &dir.scratch())
         .map_err(|error| Failure::io("cannot make the scratch disk", &error))?;
     let rootfs = Disk {
-        id: config.container.rootfs.clone(),
+        id: ROOTFS_DISK.into(),
         file: open("root file system", &config.rootfs, false)?,
         access: Access::ReadOnly,
     };
@@ -156,9 +331,36 @@ fn spec(config: &PodConfig, dir: &PodDir, network: Option<&Network>) -> Result<V
         file: open("scratch disk", &dir.scratch(), true)?,
         access: Access::Scratch,
     };
-    Ok(VmSpec {
-        name: format!("hyper-{}", config.name),
-        run_dir: dir.vm(),
+    Ok(vec![rootfs, scratch])
+}
+
+fn pod_name(config: &PodConfig) -> String {
+    format!("hyper-{}", config.name)
+}
+
+fn card(config: &PodConfig) -> Option<Nic> {
+    config.network.as_ref().map(|_| Nic { mac: guest_mac(config), link: Link::Owner })
+}
+
+/// An address of the pod's own: the first byte says that it was given locally, the others are of
+/// the pod's id.
+fn guest_mac(config: &PodConfig) -> [u8; 6] {
+    let id = u64::from_str_radix(config.id.as_str().get(..10).unwrap_or_default(), 16);
+    let mut mac = [0x02; 6];
+    mac[1..].copy_from_slice(&id.unwrap_or_default().to_be_bytes()[3..]);
+    mac
+}
+
+fn spec(
+    vm: &VmConfig,
+    name: String,
+    run_dir: PathBuf,
+    disks: Vec<Disk>,
+    nic: Option<Nic>,
+) -> VmSpec {
+    VmSpec {
+        name,
+        run_dir,
         kernel: vm.kernel.clone(),
         initramfs: vm.initramfs.clone(),
         kernel_parameters: vm.kernel_parameters.clone(),
@@ -168,10 +370,10 @@ fn spec(config: &PodConfig, dir: &PodDir, network: Option<&Network>) -> Result<V
         },
         vcpus: vm.vcpus,
         memory_mib: vm.memory_mib,
-        disks: vec![rootfs, scratch],
-        nic: network.map(|network| Nic { mac: network.guest().mac, link: Link::Owner }),
+        disks,
+        nic,
         shares: Vec::new(),
         saved: None,
         confine: vm.confine.map(|(uid, gid)| Confinement { uid, gid }),
-    })
+    }
 }

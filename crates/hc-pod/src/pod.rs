@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hc_api::ErrorKind;
+use hc_api::stream::Step;
 use hc_guest::{Guest, Launch, StreamWriter};
 use hc_proto::message::{Answer, Call, ProcessId, ProcessRow, Stats};
 use hc_spec::{Exit, Signal, WindowSize};
@@ -97,6 +98,19 @@ impl Pod {
     pub(crate) fn reached(&self, step: &str) {
         let micros = u64::try_from(self.birth.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.status.send_modify(|status| status.timeline.push((step.to_owned(), micros)));
+    }
+
+    /// Those steps, by the time of day.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let birth = SystemTime::now().checked_sub(self.birth.elapsed());
+        let birth = birth.and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
+        let birth = birth.map_or(0, |birth| u64::try_from(birth.as_micros()).unwrap_or(0));
+        let steps = self.status.borrow();
+        let step = |(what, micros): &(String, u64)| Step {
+            what: what.clone(),
+            unix_micros: birth.saturating_add(*micros),
+        };
+        steps.timeline.iter().map(step).collect()
     }
 
     /// How the pod fares, now and from now on.

@@ -1,27 +1,95 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pod process from its start to its end.
-//!
-//! The daemon starts it with the listening socket as its standard input and the pod's lock, already
-//! taken, as its standard output: a client can connect, and another daemon sees that the pod lives,
-//! before the process has run one instruction. Its standard error is the pod's own log.
+//! A pod process from its start to its end: it does the jobs that come over a socket, the last of
+//! which is a pod.
 
-use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::UnixListener;
+use rustix::stdio::dup2_stderr;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::CONFIG_VERSION;
+use crate::failure::chain;
+use crate::job::{Job, Outcome};
 use crate::log::{LogLimits, LogWriter};
+use crate::machine::{self, Booted, Source};
 use crate::output::Output;
 use crate::pod::Pod;
 use crate::{PodDir, life, server};
+
+/// Does the jobs that come over `socket`, which is non-blocking. `scratch` is a folder for
+/// VMs that are no pod's yet.
+pub async fn work(
+    socket: std::os::unix::net::UnixStream,
+    first: Job,
+    scratch: &Path,
+) -> io::Result<()> {
+    let mut waiting = None;
+    let mut next = Some(first);
+    let socket = UnixStream::from_std(socket)?;
+    while let Some(job) = next {
+        match job {
+            Job::Pod { dirs, listener, lock, log, guest } => {
+                let source = match (waiting.take(), guest) {
+                    (Some(booted), _) => Source::Waiting(booted),
+                    (None, Some(guest)) => Source::Template(guest),
+                    (None, None) => Source::Kernel,
+                };
+                // Nobody is told any more.
+                drop(socket);
+                dup2_stderr(log)?;
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                return pod(PodDir::from_paths(dirs.data, dirs.runtime), listener, lock, source)
+                    .await;
+            }
+            Job::Warm(shape, guest) => match Booted::waiting(&shape, guest, scratch).await {
+                Ok(booted) => waiting = Some(booted),
+                Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
+            },
+            Job::Template(shape, guest) => {
+                match machine::make_template(&shape, &guest, scratch).await {
+                    Ok(()) => {}
+                    Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
+                }
+            }
+        }
+        Outcome::Ready.send(&socket)?;
+        next = receive(&socket, &mut waiting).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the next job; `None` if the daemon goes away, or the VM that waits for it.
+async fn receive(socket: &UnixStream, waiting: &mut Option<Booted>) -> io::Result<Option<Job>> {
+    let vm_ended = async {
+        match waiting {
+            Some(booted) => booted.vm.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        job = socket.async_io(Interest::READABLE, || Job::receive(socket)) => job,
+        exit = vm_ended => {
+            let error = machine::obituary(exit);
+            tracing::warn!(error = %chain(&error), "a VM has ended that waited for a pod");
+            Ok(None)
+        }
+    }
+}
 
 /// Lives the life of the pod in `dir`, serving `listener` meanwhile.
 ///
 /// `lock` is dropped when the pod is over; clients that are slow to take the last output are
 /// still served afterwards.
-pub async fn run(dir: PodDir, listener: UnixListener, lock: File) -> io::Result<()> {
+async fn pod(
+    dir: PodDir,
+    listener: UnixListener,
+    lock: std::fs::File,
+    source: Source,
+) -> io::Result<()> {
     let config = dir.read_config()?;
     if config.version != CONFIG_VERSION {
         let text = format!("the pod's record is of version {}; restart hyperd", config.version);
@@ -31,7 +99,7 @@ pub async fn run(dir: PodDir, listener: UnixListener, lock: File) -> io::Result<
     let (pod, orders) = Pod::new(config, dir, Output::new(log));
     let pod = Arc::new(pod);
     let server = tokio::spawn(server::serve(Arc::clone(&pod), listener));
-    life::live(Arc::clone(&pod), orders).await;
+    life::live(Arc::clone(&pod), orders, source).await;
     if let Err(error) = pod.dir.remove_runtime() {
         tracing::warn!(%error, "runtime folder cannot be removed");
     }

@@ -5,6 +5,7 @@
 //! (`hc-monitor`'s `control.rs`). It can open none, so what it gets is all it has.
 
 use std::fs::File;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use hc_vmm::{Access, Disk, Error, Result};
@@ -27,14 +28,17 @@ impl Dialect for Copier {
         Ok(())
     }
 
-    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<()> {
+    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<Instant> {
         let failed = failed(remote, TAKE);
         // The machine writes what is not zero, and cannot change a file's length.
         memory.set_len(u64::from(self.memory_mib) << 20).map_err(&failed)?;
         pass(remote, TAKE, "memory", memory.try_clone().map_err(&failed)?).await?;
         pass(remote, TAKE, "state", state.try_clone().map_err(&failed)?).await?;
         let names = json!({ "memory": "memory", "state": "state" });
-        remote.command(TAKE, Command::with("save", &names)).await
+        // It holds the guest, and then writes it down.
+        let held = Instant::now();
+        remote.command(TAKE, Command::with("save", &names)).await?;
+        Ok(held)
     }
 
     async fn replace(&self, remote: &Remote, disk: Disk) -> Result<()> {

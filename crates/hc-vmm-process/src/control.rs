@@ -44,6 +44,9 @@ impl Command {
     }
 }
 
+/// The word of progress that says that the guest stands still.
+pub const HELD: &str = "held";
+
 /// One message from the hypervisor.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -53,7 +56,8 @@ pub(crate) enum Message {
     Failed(String),
     /// The machine stops for good.
     Shutdown(Shutdown),
-    /// How far the machine has got with being copied or restored, in the hypervisor's word for it.
+    /// How far the machine has got with being copied or restored, in the hypervisor's word for it;
+    /// or [`HELD`].
     Progress(String),
     /// The greeting, or an event that nobody here waits for.
     Other,
@@ -135,6 +139,9 @@ fn parse(line: &[u8]) -> Result<Message, Garbled> {
             let progress = serde_json::from_value(data).map_err(|_| Garbled)?;
             let Progress { status } = progress;
             Ok(Message::Progress(status))
+        }
+        Line { event: Some(event), .. } if event == "STOP" => {
+            Ok(Message::Progress(HELD.to_owned()))
         }
         Line { event: Some(_), .. } | Line { greeting: Some(_), .. } => Ok(Message::Other),
         Line { .. } => Err(Garbled),

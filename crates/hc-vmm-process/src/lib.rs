@@ -28,7 +28,7 @@ mod streams;
 mod supervisor;
 mod vm;
 
-pub use control::Command;
+pub use control::{Command, HELD};
 pub use process::User;
 pub use remote::{Progress, Remote};
 pub use streams::{Inherited, Streams, Wires};

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hc_vmm::{Disk, Error, Exit, Pause, Replace, Result, Snapshot, Vm};
@@ -50,7 +50,7 @@ pub trait Dialect: Send + Sync {
     async fn begin(&self, remote: &Remote) -> Result<()>;
 
     /// What [`Snapshot::take`] is to do.
-    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<()>;
+    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<Instant>;
 
     /// What [`Replace::replace`] is to do.
     async fn replace(&self, remote: &Remote, disk: Disk) -> Result<()>;
@@ -278,7 +278,7 @@ impl Pause for ChildVm {
 
 #[async_trait]
 impl Snapshot for ChildVm {
-    async fn take(&mut self, memory: &File, state: &File) -> Result<()> {
+    async fn take(&mut self, memory: &File, state: &File) -> Result<Instant> {
         let (dialect, remote) = self.dialect("copy")?;
         dialect.take(&remote, memory, state).await
     }

@@ -11,11 +11,11 @@ use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hc_vmm::{Access, Disk, Error, Result, VmSpec};
-use hc_vmm_process::{Command, Dialect, Progress, Remote, files};
+use hc_vmm_process::{Command, Dialect, HELD, Progress, Remote, files};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -24,6 +24,10 @@ use crate::stream;
 
 const COPY: &str = "copy";
 const RESTORE: &str = "restore";
+/// The last words of a copy.
+const COMPLETED: &str = "completed";
+const FAILED: &str = "failed";
+const CANCELLED: &str = "cancelled";
 const REPLACE: &str = "change a disk";
 
 /// What QEMU calls the socket that it copies to.
@@ -75,7 +79,7 @@ impl Dialect for Copier {
         remote.command(RESTORE, Command::new("cont")).await
     }
 
-    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<()> {
+    async fn take(&self, remote: &Remote, memory: &File, state: &File) -> Result<Instant> {
         let failed =
             |source| Error::Host { vm: remote.name().to_owned(), what: "copy its guest", source };
         let clones = || Ok((memory.try_clone()?, state.try_clone()?));
@@ -93,8 +97,9 @@ impl Dialect for Copier {
             let _ = hang_up.shutdown(Shutdown::Both);
         }
         let read = reader.await.map_err(|error| failed(error.into()))?;
-        sent?;
-        read.map_err(failed)
+        let held = sent?;
+        read.map_err(failed)?;
+        Ok(held)
     }
 
     async fn replace(&self, remote: &Remote, disk: Disk) -> Result<()> {
@@ -121,8 +126,9 @@ impl Dialect for Copier {
     }
 }
 
-/// Makes QEMU copy its guest to `socket`, and waits until it has.
-async fn send(remote: &Remote, socket: UnixStream) -> Result<()> {
+/// Makes QEMU copy its guest to `socket`, and waits until it has; since when the guest is held.
+async fn send(remote: &Remote, socket: UnixStream) -> Result<Instant> {
+    let begun = Instant::now();
     let mut progress = remote.progress();
     let parameters = json!({ "max-bandwidth": BANDWIDTH, "downtime-limit": DOWNTIME });
     let commands = [
@@ -134,11 +140,17 @@ async fn send(remote: &Remote, socket: UnixStream) -> Result<()> {
     for command in commands {
         remote.command(COPY, command).await?;
     }
-    match timeout(PATIENCE, end(COPY, &mut progress)).await {
-        Ok(end) => return end,
-        Err(_) => remote.command(COPY, Command::new("stop")).await?,
-    }
-    end(COPY, &mut progress).await
+    let held = progress.until(COPY, &[HELD, COMPLETED, FAILED, CANCELLED]);
+    let held = match timeout(PATIENCE, held).await {
+        Ok(word) if word.as_deref().is_ok_and(|word| word == HELD) => Instant::now(),
+        // It was held before, and QEMU has nothing to say of that.
+        Ok(word) => return ended(COPY, &progress, &word?).map(|()| begun),
+        Err(_) => {
+            remote.command(COPY, Command::new("stop")).await?;
+            Instant::now()
+        }
+    };
+    end(COPY, &mut progress).await.map(|()| held)
 }
 
 /// Makes QEMU tell how far it is.
@@ -148,8 +160,10 @@ fn tell_progress() -> Command {
 }
 
 async fn end(what: &'static str, progress: &mut Progress) -> Result<()> {
-    match progress.until(what, &["completed", "failed", "cancelled"]).await?.as_str() {
-        "completed" => Ok(()),
-        word => Err(progress.remote().refused(what, word)),
-    }
+    let word = progress.until(what, &[COMPLETED, FAILED, CANCELLED]).await?;
+    ended(what, progress, &word)
+}
+
+fn ended(what: &'static str, progress: &Progress, word: &str) -> Result<()> {
+    if word == COMPLETED { Ok(()) } else { Err(progress.remote().refused(what, word)) }
 }

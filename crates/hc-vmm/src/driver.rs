@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -102,7 +103,9 @@ pub trait Snapshot: Send {
     /// The guest runs on meanwhile, as far as the hypervisor can, and is held when this returns, so
     /// that the caller can copy its disks at the same instant; [`Pause::release`] lets it go on, also
     /// when this has failed. A guest that was held before is copied as well.
-    async fn take(&mut self, memory: &File, state: &File) -> Result<()>;
+    ///
+    /// Gives the moment from which on the guest stood still.
+    async fn take(&mut self, memory: &File, state: &File) -> Result<Instant>;
 }
 
 /// A VM whose disks can be given other files.
