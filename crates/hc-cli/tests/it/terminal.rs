@@ -241,3 +241,21 @@ fn progress_is_drawn_on_a_terminal_and_cleared_at_its_end() {
     pty.shows("r/x:1");
     assert!(!pty.is_raw());
 }
+
+#[test]
+fn work_of_unknown_length_has_a_spinner_until_its_end() {
+    let daemon = Daemon::idle();
+    let template = r#"{"id":"a1","driver":"kvm","kernel":"/k","vcpus":1,"memory_mib":128,
+        "network":true,"size":1,"created":"2024-05-01T12:00:00Z","waiting":0}"#;
+    daemon.answer_bytes("POST /v1/templates", 200, template);
+    daemon.hold("POST /v1/templates");
+    let pty = Pty::new();
+    let child = pty.start(&daemon, &["template", "create"]);
+    pty.shows("booting a guest");
+    daemon.release();
+    assert_eq!(status(&wait(child)), 0);
+    pty.shows("a1\r\n");
+    let shown = pty.shown.lock().unwrap();
+    let cleared = shown.rfind("\x1b[2K").unwrap();
+    assert!(cleared > shown.rfind("booting").unwrap() && cleared < shown.rfind("a1").unwrap());
+}
