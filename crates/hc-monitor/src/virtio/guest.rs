@@ -97,6 +97,24 @@ impl Guest {
         self.write(STATUS, 0xf);
     }
 
+    /// Saves the device, and drives a new one that goes on where it was.
+    #[cfg(test)]
+    pub(crate) fn go_on(self, device: impl Device + 'static) -> Guest {
+        let text = serde_json::to_string(&self.slot.save()).expect("it is plain data");
+        let saved = serde_json::from_str(&text).expect("it was written a moment ago");
+        let line = EventFd::new(EFD_NONBLOCK).expect("there is room");
+        let memory = Arc::clone(&self.memory);
+        let slot = Slot::unplugged(memory, Box::new(device), Interrupt::raising(line));
+        let slot = slot.expect("there is room");
+        slot.restore(saved).expect("it is of the same kind");
+        slot.rouse();
+        slot.wake(Wake::Host);
+        for index in 0..self.rings.len() {
+            slot.wake(Wake::Guest(index));
+        }
+        Guest { slot, ..self }
+    }
+
     pub(crate) fn read(&self, register: u64) -> u32 {
         let mut bytes = [0; 4];
         self.slot.read(register, &mut bytes);

@@ -99,12 +99,13 @@ async fn it_holds_what_it_was_given_and_nothing_else() {
     files.sort();
     let disk = dir.path().join("disk").to_string_lossy().into_owned();
     // The kernel and the initramfs are in memory by now, their files closed. The disk's descriptor
-    // cannot write, so neither can whoever takes the process over.
+    // cannot write, so neither can whoever takes the process over. The table of pages is its own.
     let expected = [
         ("/dev/kvm".to_owned(), 2),
         ("/dev/null".to_owned(), 0),
         ("/dev/null".to_owned(), 1),
         ("/memfd:machine (deleted)".to_owned(), 2),
+        (format!("/proc/{process}/pagemap"), 0),
         (disk, 0),
     ];
     for file in &expected {

@@ -118,3 +118,20 @@ fn descriptors_outside_memory_are_given_back_unread() {
     assert_eq!(ask(&mut guest, &request(VIRTIO_BLK_T_OUT, 0, &[9; 512]), 0).0, OK);
     assert_eq!(sector(&file, 0), 9);
 }
+
+#[test]
+fn replaced_disk_is_another_file_of_another_size() {
+    let (mut guest, before) = disk(false);
+    let after = tempfile::tempfile().unwrap();
+    after.set_len(100 * 512 + 1).unwrap();
+    let ours = after.try_clone().unwrap();
+    let named = |id: &str| guest.slot().with_disk(|disk| disk.is(id)).unwrap();
+    assert_eq!(["disk-id", "disk", "disk-id2", ""].map(named), [true, false, false, false]);
+    guest.slot().with_disk(|disk| disk.replace(after)).unwrap().unwrap();
+    assert_eq!((guest.read(0x100), guest.read(0x104)), (100, 0));
+    let write = request(VIRTIO_BLK_T_OUT, 99, &[9; 512]);
+    assert_eq!(ask(&mut guest, &write, 0).0, OK);
+    let write = request(VIRTIO_BLK_T_OUT, 0, &[9; 512]);
+    assert_eq!(ask(&mut guest, &write, 0).0, OK);
+    assert_eq!((sector(&ours, 99), sector(&before, 0)), (9, 0));
+}

@@ -94,3 +94,42 @@ fn without_an_owner_bytes_go_nowhere_and_the_guest_goes_on() {
     guest.start();
     assert_eq!(guest.ask(TO_HOST, b"anybody?", 0), Some(Vec::new()));
 }
+
+#[test]
+fn bytes_that_wait_for_room_go_on_at_the_next_owner() {
+    let (mut guest, mut first) = channel();
+    let mut sent = Vec::new();
+    for byte in (0..=250).cycle() {
+        sent.extend(vec![byte; 1000]);
+        guest.send(TO_HOST, &[byte; 1000], 0);
+        if guest.answered(TO_HOST).is_none() {
+            break;
+        }
+    }
+    // The first owner has all but the end, which is in the middle of a buffer.
+    let (mut second, theirs) = UnixStream::pair().unwrap();
+    second.set_nonblocking(true).unwrap();
+    let mut guest = guest.go_on(Channel::new(theirs.into(), "a-name").unwrap());
+    assert_eq!(guest.answered(TO_HOST), Some(0));
+    let mut received = Vec::new();
+    first.read_to_end(&mut received).unwrap();
+    let error = second.read_to_end(&mut received).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert!(received == sent, "{} bytes of {}", received.len(), sent.len());
+    assert_eq!(guest.ask(TO_HOST, b"more", 0), Some(Vec::new()));
+    let mut bytes = [0; 5];
+    assert_eq!(second.read(&mut bytes).unwrap(), 4);
+}
+
+#[test]
+fn saved_port_is_as_open_as_it_was_and_what_was_to_be_said_is_said() {
+    let (mut guest, _first) = channel();
+    guest.send(TALK_TO_HOST, &message(PORT_OPEN, 1, &[]), 0);
+    guest.send(TALK_TO_HOST, &message(DEVICE_READY, 1, &[]), 0);
+    let (mut second, theirs) = UnixStream::pair().unwrap();
+    let mut guest = guest.go_on(Channel::new(theirs.into(), "a-name").unwrap());
+    assert_eq!(told(&mut guest), Some(message(PORT_ADD, 1, &[])));
+    second.write_all(b"hello").unwrap();
+    guest.wake_host();
+    assert_eq!(guest.ask(FROM_HOST, &[], 64), Some(b"hello".to_vec()));
+}

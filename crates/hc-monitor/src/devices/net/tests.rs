@@ -161,3 +161,17 @@ fn buffers_of_a_frame_are_given_back_at_once() {
     });
     assert_eq!(std::iter::from_fn(|| guest.answered(FROM_HOST)).next(), Some(1000));
 }
+
+#[test]
+fn saved_card_keeps_its_address_and_loses_what_was_on_its_way() {
+    let (guest, mut host) = on_stream();
+    host.write_all(&framed(&[1; 100])[..50]).unwrap();
+    guest.wake_host();
+    let (mut second, theirs) = UnixStream::pair().unwrap();
+    let mut guest = guest.go_on(Net::new([9; 6], Wire::Stream(Stream::new(theirs))).unwrap());
+    assert_eq!(guest.read(0x100), 0x0202_0202);
+    second.write_all(&framed(&[3; 60])).unwrap();
+    guest.wake_host();
+    let answer = guest.ask(FROM_HOST, &[], 200).unwrap();
+    assert_eq!(answer[HEADER_LEN..], [3; 60]);
+}

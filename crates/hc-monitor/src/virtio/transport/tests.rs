@@ -126,3 +126,51 @@ fn chain_that_bites_its_tail_ends() {
     guest.kick(0);
     assert!(guest.answered(0).is_some());
 }
+
+#[test]
+fn saved_device_goes_on_where_it_was() {
+    let mut guest = Guest::new(Entropy);
+    for _ in 0..300 {
+        assert!(guest.ask(0, &[], 8).is_some());
+    }
+    // Set up, and never asked for anything: the driver has yet to say that it is ready.
+    let fresh = Guest::new(Balloon);
+    fresh.write(STATUS, 0);
+    fresh.write(STATUS, 1);
+    fresh.write(0x30, 2);
+    fresh.write(0x38, 64);
+    fresh.write(READY, 1);
+    let fresh = fresh.go_on(Balloon);
+    assert_eq!((fresh.read(STATUS), fresh.read(READY)), (1, 1));
+    // A request that nobody was told of is found.
+    let at = 0x8000;
+    guest.put(0, &[(at, 8, true)]);
+    let mut guest = guest.go_on(Entropy);
+    assert_eq!((guest.read(STATUS), guest.read(REASONS)), (0xf, 1));
+    assert_eq!(guest.answered(0), Some(8));
+    assert!(guest.ask(0, &[], 8).is_some());
+    guest.start();
+    assert!(guest.ask(0, &[], 8).is_some());
+}
+
+#[test]
+fn what_was_not_saved_of_this_device_is_refused() {
+    let good = Guest::new(Entropy).slot().save();
+    let text = serde_json::to_string(&good).unwrap();
+    let refuse = |from: &str, to: &str| {
+        assert!(text.contains(from), "{text}");
+        let saved = serde_json::from_str(&text.replace(from, to)).unwrap();
+        let other = Guest::new(Entropy);
+        other.slot().restore(saved).unwrap_err();
+    };
+    refuse(r#""kind":4"#, r#""kind":5"#);
+    refuse(r#""device":"plain""#, r#""device":{"card":{"mac":[0,0,0,0,0,0]}}"#);
+    refuse(r#""size":256"#, r#""size":0"#);
+    refuse(r#""size":256"#, r#""size":1000"#);
+    refuse(r#""descriptors":16384"#, r#""descriptors":1152921504606846976"#);
+    refuse(r#""driver_features":"#, r#""driver_features":9"#);
+    assert!(serde_json::from_str::<SavedSlot>(&text.replace("}]", "}],\"more\":[]")).is_err());
+    let mut none = good.clone();
+    none.queues.clear();
+    Guest::new(Entropy).slot().restore(none).unwrap_err();
+}
