@@ -37,7 +37,7 @@ fn a_session_as_it_comes() {
             Other
             Done
             wait
-            Other
+            Progress("held")
             wait
             Failed("no")
             wait
@@ -86,6 +86,6 @@ proptest! {
                 messages.push(message);
             }
         }
-        prop_assert_eq!(messages, [Message::Done, Message::Other, Message::Failed("x".into())]);
+        prop_assert_eq!(messages, [Message::Done, Message::Progress(HELD.into()), Message::Failed("x".into())]);
     }
 }
