@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long `hyper-vmm` takes, and how much memory, beside QEMU with KVM on the same kernel:
-//! `compare HYPER_VMM KERNEL HYPERSTART [ROUNDS]`, where KVM works.
+//! How long `hyper-vmm` takes, and how much memory, beside QEMU with KVM on the same kernel, and what
+//! copies of a guest cost and save: `compare HYPER_VMM KERNEL HYPERSTART [ROUNDS]`, where KVM works.
 //!
 //! It ends with 77 where KVM is not real. The drivers take turns, so that whatever else the machine does hits both.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures are what it is for")]
@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use hc_guest::Guest;
-use hc_vmm::{Driver, Transport, Vm, VmSpec};
+use hc_vmm::{Driver, Saved, Transport, Vm, VmSpec};
 use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
@@ -44,7 +45,7 @@ async fn main() -> Result<ExitCode> {
         ("kvm", Box::new(Kvm::at(program.into()))),
         ("qemu", Box::new(Qemu::find(Accelerator::Kvm)?)),
     ];
-    let mut taken: [[Vec<Duration>; 2]; 2] = Default::default();
+    let mut taken: [[Vec<Duration>; 2]; 4] = Default::default();
     let mut memory = [0; 2];
     for _ in 0..rounds {
         for (index, (_, driver)) in drivers.iter().enumerate() {
@@ -52,11 +53,16 @@ async fn main() -> Result<ExitCode> {
             let (first, _) = start(&**driver, spec(first_instruction.clone()), false).await?;
             let (ready, vm) = start(&**driver, spec(kernel.into()), true).await?;
             memory[index] = overhead_kib(vm.process_id().ok_or("the VM is a process")?)?;
-            taken[0][index].push(first);
-            taken[1][index].push(ready);
+            let (held, saved) = copy(vm).await?;
+            let again = VmSpec { saved: Some(saved), ..spec(kernel.into()) };
+            let (went_on, _) = start(&**driver, again, true).await?;
+            for (figures, figure) in taken.iter_mut().zip([first, ready, held, went_on]) {
+                figures[index].push(figure);
+            }
         }
     }
-    for (what, [kvm, qemu]) in ["first instruction", "hyperstart ready"].iter().zip(taken) {
+    let whats = ["first instruction", "hyperstart ready", "held for a copy", "copy ready"];
+    for (what, [kvm, qemu]) in whats.iter().zip(taken) {
         let (kvm, qemu) = (median(kvm), median(qemu));
         let ratio = kvm.as_secs_f64() / qemu.as_secs_f64();
         println!("{what:<20} kvm {kvm:>7.1?}  qemu {qemu:>7.1?}  ratio {ratio:.2}");
@@ -103,6 +109,16 @@ async fn start(driver: &dyn Driver, spec: VmSpec, init: bool) -> Result<(Duratio
         tokio::time::timeout(DEADLINE, stream.read_u8()).await??;
     }
     Ok((begin.elapsed(), vm))
+}
+
+/// Copies a guest to memory; says for how long it stood still.
+async fn copy(mut vm: Box<dyn Vm>) -> Result<(Duration, Saved)> {
+    let file = |name| Ok::<_, std::io::Error>(memfd_create(name, MemfdFlags::CLOEXEC)?.into());
+    let saved = Saved { memory: file("memory")?, state: file("state")? };
+    let snapshot = vm.snapshot().ok_or("both drivers can copy")?;
+    let since = snapshot.take(&saved.memory, &saved.state).await?;
+    vm.pause().ok_or("both drivers can hold")?.release().await?;
+    Ok((since.elapsed(), saved))
 }
 
 /// The process's share of memory (PSS) without the guest's memory.
