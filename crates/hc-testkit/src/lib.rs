@@ -17,9 +17,11 @@
 #![expect(clippy::expect_used, reason = "a panic is how a test fails")]
 #![expect(clippy::missing_panics_doc, reason = "a panic is how a test fails")]
 
+mod copies;
 mod host;
 mod output;
 mod process;
+mod program;
 mod skip;
 mod terminal;
 mod wait;
@@ -27,8 +29,10 @@ mod wait;
 pub use host::Host;
 pub use output::Output;
 pub use process::{
-    children_of, interrupt, is_alive, kill, memory_kib, processes_naming, processes_using, status,
+    Mapping, children_of, interrupt, is_alive, kill, mappings, memory_kib, processes_naming,
+    processes_using, status,
 };
+pub use program::compile;
 pub use skip::{has_program, is_root, skip};
 pub use terminal::Terminal;
 pub use wait::{PATIENCE, until, until_ended};

@@ -67,6 +67,36 @@ pub fn memory_kib(pid: u32, file: &str, key: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
+/// A piece of a process's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// What may be done with it, such as `rw-p`.
+    pub permissions: String,
+    /// The file, or nothing.
+    pub path: String,
+    /// Its own pages and its share of those that it shares, in KiB.
+    pub pss_kib: u64,
+}
+
+/// All memory of a process, a piece each.
+pub fn mappings(pid: u32) -> Vec<Mapping> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut all: Vec<Mapping> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let Some(kib) = line.strip_prefix("Pss:") {
+            let kib = kib.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+            all.last_mut().unwrap().pss_kib = kib;
+        } else if !first.ends_with(':') {
+            let permissions = words.next().unwrap().to_owned();
+            let path = words.skip(3).collect::<Vec<_>>().join(" ");
+            all.push(Mapping { permissions, path, pss_kib: 0 });
+        }
+    }
+    all
+}
+
 fn all() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -3,6 +3,7 @@
 //! that is measured in the same run, because absolute times drift with the machine.
 //!
 //! Its arguments are an archive to import, and which parts to measure: all, where none is named.
+//! `HYPER_BENCH_ROUNDS` says how often what is fast is measured, for a first look.
 
 #![expect(clippy::unwrap_used, reason = "a panic ends the measurement")]
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
@@ -11,10 +12,16 @@ mod exec;
 mod idle;
 mod import;
 mod instructions;
+mod many;
+mod memory;
+mod snapshot;
 mod start;
 mod table;
 
 use hc_testkit::Host;
+
+/// Rounds of what is measured once a round.
+const ROUNDS: usize = 50;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -30,7 +37,15 @@ fn main() {
     };
     measure("instructions", &instructions::measure);
     measure("start", &start::measure);
+    measure("many", &many::measure);
+    measure("snapshot", &snapshot::measure);
     measure("exec", &exec::measure);
     measure("import", &|host| import::measure(host, archive.as_deref()));
     measure("idle", &idle::measure);
+}
+
+/// How many rounds to measure, at least one.
+fn rounds() -> usize {
+    let asked = std::env::var("HYPER_BENCH_ROUNDS").ok();
+    asked.map_or(ROUNDS, |asked| asked.parse().unwrap()).max(1)
 }

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From command to exit, beside a bare hypervisor that boots the same kernel to an init which ends
-//! at once.
+//! From command to exit, in each of the ways that a pod gets its VM, beside a bare hypervisor that
+//! boots the same kernel to an init which ends at once.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hc_testkit::Host;
 
-use crate::table::{figure, group, median, millis};
+use crate::rounds;
+use crate::table::{figure, group, median, millis, ratio, row, time};
 
-/// Runs of each; they take turns.
-const ROUNDS: usize = 15;
+/// What boots a kernel takes turns with the others in one round of so many.
+const COLD_EVERY: usize = 3;
+/// VMs that wait for pods.
+const POOL: u64 = 4;
 /// `reboot(LINUX_REBOOT_CMD_RESTART)`, without a C library.
 const INIT: &str = r#"
 void _start(void) {
@@ -21,39 +25,101 @@ void _start(void) {
 }
 "#;
 
+/// One way to run a pod, and how long it took.
+struct Way<'a> {
+    what: &'static str,
+    bar: &'static str,
+    run: Box<dyn Fn() -> Duration + 'a>,
+    times: Vec<Duration>,
+}
+
+impl<'a> Way<'a> {
+    fn new(what: &'static str, bar: &'static str, run: impl Fn() -> Duration + 'a) -> Self {
+        run(); // So that what is kept is there.
+        Way { what, bar, run: Box::new(run), times: Vec::new() }
+    }
+}
+
 pub(crate) fn measure(host: &Host) {
-    group("start: hyper run --rm IMAGE true, beside a bare QEMU with the same kernel and machine");
+    let (Some(cold), Some(pool)) = (Host::new(), Host::new()) else { return };
+    cold.configure("templates = \"off\"");
+    pool.configure(&format!("pool = {POOL}"));
+    cold.busybox();
+    pool.busybox();
+    host.hyper(["template", "create", "--quiet"]).ok();
+    pool.until_waiting(POOL);
+
     let dir = tempfile::tempdir().unwrap();
     let initramfs = bare_initramfs(dir.path());
     let kernel = host.dist().join("lib/hyper/vmlinux");
-    let ours = || {
-        host.hyper(["run", "--rm", "--network", "none", "busybox", "true"]).ok();
+    let run = |host: &Host| {
+        time(|| {
+            host.hyper(["run", "--rm", "busybox", "true"]).ok();
+        })
     };
-    let networked = || {
-        host.hyper(["run", "--rm", "busybox", "true"]).ok();
-    };
-    let bare = || bare_boot(&kernel, &initramfs);
-    ours();
-    networked();
-    bare();
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        times[0].push(time(networked));
-        times[1].push(time(ours));
-        times[2].push(time(bare));
+    let ways = vec![
+        Way::new("bare QEMU", "", || time(|| bare_boot(&kernel, &initramfs))),
+        Way::new("kernel boots, --network none", "", || {
+            time(|| {
+                cold.hyper(["run", "--rm", "--network", "none", "busybox", "true"]).ok();
+            })
+        }),
+        Way::new("kernel boots", "at most 1.35 of bare QEMU", || run(&cold)),
+        Way::new("template", "at most 350 ms, 0.40 of a boot", || run(host)),
+        Way::new("template, to the first byte", "at most 250 ms", || first_byte(host)),
+        Way::new("VM that waits", "at most 120 ms", || {
+            let took = run(&pool);
+            pool.until_waiting(POOL); // Before others are measured.
+            took
+        }),
+    ];
+    print(measured(ways));
+    split("a kernel boots", &cold);
+    split("by template", host);
+    pool.until_waiting(POOL);
+    split("a VM waits", &pool);
+}
+
+/// Runs all ways in turns, because the machine drifts.
+fn measured(mut ways: Vec<Way<'_>>) -> Vec<Way<'_>> {
+    let (rounds, first_fast) = (rounds(), 3);
+    for round in 0..rounds {
+        for (number, way) in ways.iter_mut().enumerate() {
+            if number >= first_fast || round % COLD_EVERY == 0 {
+                way.times.push((way.run)());
+            }
+        }
     }
-    let [networked, ours, bare] = times.map(median);
-    let ratio = |time: Duration| format!("{:.2}", time.as_secs_f64() / bare.as_secs_f64());
-    figure("hyper run, user-mode network", &millis(networked), "");
-    figure("hyper run, --network none", &millis(ours), "");
-    figure("bare QEMU", &millis(bare), "");
-    figure("ratio", &ratio(networked), "at most 1.35");
-    figure("ratio, --network none", &ratio(ours), "");
-    split(host);
+    ways
+}
+
+fn print(ways: Vec<Way<'_>>) {
+    group("start: hyper run --rm IMAGE true, beside a bare QEMU with the same kernel and machine");
+    row("a pod whose", ["median", "of a boot", "of bare"], "");
+    let medians: Vec<_> = ways.iter().map(|way| median(way.times.clone())).collect();
+    let (bare, cold) = (medians[0], medians[2]);
+    for (way, median) in ways.iter().zip(medians) {
+        row(way.what, [&millis(median), &ratio(median, cold), &ratio(median, bare)], way.bar);
+    }
+}
+
+/// How long it takes until a pod's first output is there.
+fn first_byte(host: &Host) -> Duration {
+    let start = Instant::now();
+    let mut child = host
+        .command(["run", "--rm", "busybox", "echo", "x"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let took = start.elapsed();
+    assert!(child.wait().unwrap().success());
+    took
 }
 
 /// Where the time of one run goes, as the pod process saw it.
-fn split(host: &Host) {
+fn split(way: &str, host: &Host) {
+    figure(&format!("one run where {way}"), "", "");
     let whole = time(|| {
         host.hyper(["run", "--name", "split", "busybox", "true"]).ok();
     });
@@ -68,12 +134,6 @@ fn split(host: &Host) {
     }
     let rest = whole.saturating_sub(Duration::from_micros(last));
     figure("  hyper, hyperd and process starts", &millis(rest), "");
-}
-
-fn time(mut run: impl FnMut()) -> Duration {
-    let start = Instant::now();
-    run();
-    start.elapsed()
 }
 
 fn bare_initramfs(dir: &Path) -> PathBuf {

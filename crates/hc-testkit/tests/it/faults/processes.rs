@@ -1,17 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! SIGKILL of a pod's processes, and of its kernel.
 
-use hc_testkit::{Host, children_of, is_alive, kill, until};
+use hc_testkit::{Host, is_alive, kill, until};
 
 use super::{finish, names, start_until};
-
-/// The hypervisor of a container.
-#[track_caller]
-fn hypervisor(host: &Host, name: &str) -> u32 {
-    let children = children_of(host.pod_pid(name));
-    assert_eq!(children.len(), 1, "{children:?}");
-    children[0]
-}
 
 /// Runs `busybox` in two ways while `end` ends its VM: detached and kept, attached and removed. The
 /// reason that is told must contain `reason`.
@@ -43,14 +35,14 @@ fn check(end: impl Fn(&Host), reason: &str) {
 
 #[test]
 fn a_hypervisor_that_is_killed_ends_its_container_with_the_reason() {
-    let end = |host: &Host| kill(hypervisor(host, "x"));
+    let end = |host: &Host| kill(host.hypervisor("x"));
     check(end, "hypervisor was killed by signal 9");
 }
 
 #[test]
 fn a_pod_process_that_is_killed_takes_its_hypervisor_along() {
     let end = |host: &Host| {
-        let hypervisor = hypervisor(host, "x");
+        let hypervisor = host.hypervisor("x");
         kill(host.pod_pid("x"));
         until("the hypervisor is gone", || !is_alive(hypervisor));
     };
