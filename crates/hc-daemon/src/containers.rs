@@ -57,6 +57,13 @@ impl View {
     /// A container that was never started.
     pub(crate) const CREATED: View =
         View { state: ContainerState::Created, run: None, removed: false };
+
+    fn is_active(&self) -> bool {
+        matches!(
+            self.state,
+            ContainerState::Starting | ContainerState::Running | ContainerState::Paused
+        )
+    }
 }
 
 impl Entry {
@@ -89,14 +96,15 @@ impl Entry {
 
     /// Waits until no pod process lives, as far as the records know.
     pub(crate) async fn inactive(&self) {
-        let active = |state| {
-            matches!(
-                state,
-                ContainerState::Starting | ContainerState::Running | ContainerState::Paused
-            )
-        };
         // An error means that the entry is gone, and with it the pod.
-        let _ = self.watch().wait_for(|view| view.removed || !active(view.state)).await;
+        let _ = self.watch().wait_for(|view| view.removed || !view.is_active()).await;
+    }
+
+    /// Waits until what is known of a run is what its pod says, or the run is over.
+    pub(crate) async fn knows(&self, phase: Phase) {
+        let known = |view: &View| view.run.as_ref().is_some_and(|run| run.phase == phase);
+        let _ =
+            self.watch().wait_for(|view| view.removed || !view.is_active() || known(view)).await;
     }
 
     fn set(&self, state: ContainerState, run: Option<PodStatus>) {
@@ -108,10 +116,7 @@ impl Entry {
 
     /// Whether a pod process lives or is about to.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(
-            self.view.borrow().state,
-            ContainerState::Starting | ContainerState::Running | ContainerState::Paused
-        )
+        self.view.borrow().is_active()
     }
 }
 

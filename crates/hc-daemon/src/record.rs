@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use hc_api::{CreateContainer, NetworkMode, Ulimit};
+use hc_api::{CloneContainer, CreateContainer, NetworkMode, Ulimit};
 use hc_image::ImageConfig;
 use hc_pod::config::NetworkConfig;
 use hc_pod::merge_env;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, MIN_MEMORY_MIB};
 use crate::failure::{Failure, Result};
+use crate::snapshots::Origin;
 
 /// Memory that the guest's kernel and init take beside the container's limit, so that a container
 /// gets what it was promised.
@@ -59,6 +60,9 @@ pub(crate) struct Record {
     pub(crate) stop_timeout_seconds: u32,
     /// The kernel file, where the request named one.
     pub(crate) kernel: Option<PathBuf>,
+    /// What its first start goes on from, if it is a copy.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
 }
 
 /// The ids of a container under creation.
@@ -131,8 +135,39 @@ impl Record {
                 .stop_timeout_seconds
                 .unwrap_or(DEFAULT_STOP_TIMEOUT_SECONDS),
             kernel: request.kernel.as_ref().map(PathBuf::from),
+            origin: None,
             request,
         })
+    }
+
+    /// The record of a container that goes on where this one's was copied, under `driver`.
+    pub(crate) fn copy(
+        &self,
+        identity: &Identity,
+        request: CloneContainer,
+        driver: &str,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Record> {
+        let mut record = self.clone();
+        record.created = now;
+        record.pod = identity.pod.clone();
+        record.origin = Some(origin);
+        record.hostname = match &request.hostname {
+            Some(name) => hostname(name)?,
+            None => identity.id.short().to_owned(),
+        };
+        record.labels.extend(request.labels.clone());
+        let own = &mut record.request;
+        own.name = request.name;
+        own.hostname = request.hostname;
+        own.labels.extend(request.labels);
+        own.publish = request.publish;
+        own.auto_remove = request.auto_remove;
+        // A copy fits no other.
+        own.driver = Some(driver.to_owned());
+        check(own)?;
+        Ok(record)
     }
 
     /// How the pod is connected.

@@ -7,6 +7,7 @@ mod containers;
 mod images;
 mod logs;
 mod sessions;
+mod snapshots;
 mod system;
 mod templates;
 
@@ -35,6 +36,8 @@ use crate::state::App;
         logs::logs,
         images::list, images::inspect, images::pull, images::load, images::import, images::tag,
         images::remove,
+        snapshots::create, snapshots::list, snapshots::remove, snapshots::instantiate,
+        snapshots::clone,
         templates::list, templates::create, templates::remove, templates::prune,
     ),
     components(schemas(hc_api::ErrorBody, hc_api::ImageProgress))
@@ -73,6 +76,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/images/load", post(images::load))
         .route("/images/import", post(images::import))
         .route("/images/tag", post(images::tag))
+        .route("/containers/{name}/snapshot", post(snapshots::create))
+        .route("/containers/{name}/clone", post(snapshots::clone))
+        .route("/snapshots", get(snapshots::list))
+        .route("/snapshots/{name}", delete(snapshots::remove))
+        .route("/snapshots/{name}/containers", post(snapshots::instantiate))
         .route("/templates", get(templates::list).post(templates::create))
         .route("/templates/prune", post(templates::prune))
         .route("/templates/{id}", delete(templates::remove));

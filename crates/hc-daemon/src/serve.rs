@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::process::Processes;
 use crate::ready::Ready;
 use crate::routes;
+use crate::snapshots::Snapshots;
 use crate::state::App;
 use crate::supervisor::Supervisor;
 use crate::templates::Templates;
@@ -76,10 +77,12 @@ fn start() -> Result<Started> {
         processes,
         templates,
         pool: Arc::new(Pool::new(config.pool)),
+        snapshots: Snapshots::new(&paths.data_dir),
         usual_size: (config.vcpus(), config.memory_mib()),
         store,
     });
     supervisor.take_up();
+    supervisor.snapshots.tidy();
     supervisor.keep_pool();
     tokio::spawn(async move { host.probe().await.clone() });
     let listener = listen(&paths)?;

@@ -25,6 +25,7 @@ use crate::forward;
 use crate::host::{Boot, Choice, Host};
 use crate::pool::{Pool, Want};
 use crate::process::{Process, Processes};
+use crate::snapshots::{self, Snapshots};
 use crate::templates::{Key, Templates};
 
 /// Users that hypervisors run as, one a pod, when we are root: above what any distribution gives
@@ -49,6 +50,7 @@ pub(crate) struct Supervisor {
     /// Where pods go on from, unless they are to boot.
     pub(crate) templates: Option<Arc<Templates>>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) snapshots: Snapshots,
     /// Whole CPUs and MiB of pods that ask for nothing in particular.
     pub(crate) usual_size: (u32, u32),
     /// The image store's folder of root file systems is asked of the store by chain ID.
@@ -98,8 +100,15 @@ impl Supervisor {
         let boot = self.host.boot(record.kernel.as_deref()).await?;
         let wanted = record.request.driver.as_deref();
         let choice = self.host.choose(wanted, boot.transport).await?;
-        let config = self.pod_config(entry, rootfs, &choice, boot);
-        let start = self.way(&config).await;
+        let mut config = self.pod_config(entry, rootfs, &choice, boot);
+        let start = match &record.origin {
+            Some(origin) if before.state == ContainerState::Created => {
+                let (guest, meta) = self.snapshots.go_on(entry, origin).await?;
+                config.copied = Some(meta.copied);
+                Way { vm: Origin::Copy(guest), missing: None }
+            }
+            _ => self.way(&config).await,
+        };
         self.containers.started(entry)?;
         if let Err(error) = self.spawn(entry, &config, start.vm) {
             if let Err(Failure(error)) = self.containers.not_started(entry, &before) {
@@ -122,7 +131,7 @@ impl Supervisor {
             return Way { vm: Origin::Waiting(process), missing: None };
         }
         match templates.get(&key).await {
-            Some(guest) => Way { vm: Origin::Template(guest), missing: None },
+            Some(guest) => Way { vm: Origin::Copy(guest), missing: None },
             None => Way { vm: Origin::Kernel, missing: Some((key, shape)) },
         }
     }
@@ -147,6 +156,10 @@ impl Supervisor {
                 templates.get_or_make(&key, &nobodys(shape)).await;
             }
             pool.refill();
+            // It has what it went on from, or never will.
+            if entry.record.origin == Some(snapshots::Origin::Own) {
+                let _ = std::fs::remove_dir_all(snapshots::own(&entry)); // Or with the container.
+            }
         });
     }
 
@@ -247,7 +260,7 @@ impl Supervisor {
             PodDirs { data: entry.dir.data().to_owned(), runtime: entry.dir.runtime().to_owned() };
         let (waiting, guest) = match vm {
             Origin::Kernel => (None, None),
-            Origin::Template(guest) => (None, Some(guest)),
+            Origin::Copy(guest) => (None, Some(guest)),
             Origin::Waiting(process) => (Some(process), None),
         };
         let job = Job::Pod { dirs, listener, lock, log, guest };
@@ -363,7 +376,8 @@ struct Way {
 /// Where a pod's VM comes from.
 enum Origin {
     Kernel,
-    Template(Guest),
+    /// A template, or a pod that ran.
+    Copy(Guest),
     Waiting(Process),
 }
 
@@ -411,8 +425,9 @@ async fn follow(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// Waits for an end to be recorded that the pod itself tells already. Its clients hear of an end
-/// when it does, and are to find it here, though the daemon hears of it over another connection.
+/// Waits until the daemon knows of the pod what that itself tells already. Its clients hear of a
+/// start or an end when it happens, and are to find it here, though the daemon hears of it over
+/// another connection.
 ///
 /// A pod that lingers, because one of its clients is slow, is not waited for.
 pub(crate) async fn catch_up(entry: &Entry) {
@@ -421,7 +436,7 @@ pub(crate) async fn catch_up(entry: &Entry) {
     }
     let recorded = async {
         match status(entry).await {
-            Ok(status) if status.phase != Phase::Exited => {}
+            Ok(status) if status.phase != Phase::Exited => entry.knows(status.phase).await,
             Ok(_) | Err(_) => entry.inactive().await,
         }
     };

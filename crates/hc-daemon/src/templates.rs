@@ -33,6 +33,7 @@ use tokio::time::Instant;
 pub(crate) use self::key::Key;
 use self::key::Keys;
 use crate::failure::{Failure, Result};
+use crate::loaded::Loaded;
 use crate::process::Processes;
 
 /// How many files are kept. Each has some 40 MB.
@@ -48,6 +49,7 @@ pub(crate) struct Templates {
     dir: PathBuf,
     processes: Processes,
     keys: Keys,
+    loaded: Loaded,
     state: Mutex<State>,
     /// Held while a file is read, so that twenty pods that start at once read it once.
     reading: tokio::sync::Mutex<()>,
@@ -55,8 +57,6 @@ pub(crate) struct Templates {
 
 #[derive(Default)]
 struct State {
-    /// The last one used comes last.
-    loaded: Vec<(Key, Guest)>,
     making: HashSet<Key>,
     failed: HashMap<Key, Instant>,
 }
@@ -85,6 +85,7 @@ impl Templates {
             dir: data_dir.join("templates"),
             processes,
             keys: Keys::default(),
+            loaded: Loaded::new(MAX_LOADED),
             state: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
         }
@@ -101,17 +102,17 @@ impl Templates {
 
     /// The template, from memory or its file; `None` if there is none that can be used.
     pub(crate) async fn get(self: &Arc<Self>, key: &Key) -> Option<Guest> {
-        if let Some(guest) = self.loaded(key) {
+        if let Some(guest) = self.loaded.get(key.as_str()) {
             return Some(guest);
         }
         let _reading = self.reading.lock().await;
-        if let Some(guest) = self.loaded(key) {
+        if let Some(guest) = self.loaded.get(key.as_str()) {
             return Some(guest);
         }
         let (path, own) = (self.path(key), key.clone());
         let read = tokio::task::spawn_blocking(move || read(&path, &own)).await.ok()?;
         match read {
-            Ok(Some(guest)) => self.keep(key, guest),
+            Ok(Some(guest)) => self.loaded.keep(key.as_str(), guest),
             Ok(None) => None,
             Err(error) => {
                 tracing::warn!(key = key.short(), %error, "template cannot be used, removing it");
@@ -163,7 +164,7 @@ impl Templates {
             guest.seal()
         });
         let guest = written.await.map_err(|error| cannot(&error))?.map_err(|e| cannot(&e))?;
-        let shared = self.keep(key, guest);
+        let shared = self.loaded.keep(key.as_str(), guest);
         self.remove_surplus();
         Ok(shared)
     }
@@ -178,7 +179,7 @@ impl Templates {
 
     /// Removes a template's file, and forgets it. No error if there is none.
     pub(crate) fn remove(&self, key: &Key) {
-        self.state().loaded.retain(|(loaded, _)| loaded != key);
+        self.loaded.forget(key.as_str());
         if let Err(error) = std::fs::remove_file(self.path(key))
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -209,26 +210,6 @@ impl Templates {
 
     fn path(&self, key: &Key) -> PathBuf {
         self.dir.join(format!("{key}.{EXTENSION}"))
-    }
-
-    fn loaded(&self, key: &Key) -> Option<Guest> {
-        let mut state = self.state();
-        let at = state.loaded.iter().position(|(loaded, _)| loaded == key)?;
-        let last = state.loaded.remove(at);
-        let guest = last.1.share().ok();
-        state.loaded.push(last);
-        guest
-    }
-
-    /// Holds a template in memory, and gives a handle of it.
-    fn keep(&self, key: &Key, guest: Guest) -> Option<Guest> {
-        let shared = guest.share().ok();
-        let mut state = self.state();
-        state.loaded.retain(|(loaded, _)| loaded != key);
-        state.loaded.push((key.clone(), guest));
-        let surplus = state.loaded.len().saturating_sub(MAX_LOADED);
-        state.loaded.drain(..surplus);
-        shared
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -79,6 +79,44 @@ pub struct Copied {
     pub stderr: Option<u32>,
 }
 
+impl Copied {
+    /// What the guest's next host has to know.
+    pub(crate) fn of(guest: &hc_guest::Guest, main: hc_guest::ProcessIds) -> Copied {
+        Copied {
+            session: format!("{:032x}", guest.session().0),
+            last_process: guest.last_process(),
+            main: main.process,
+            stdin: main.stdin,
+            stdout: main.stdout,
+            stderr: main.stderr,
+        }
+    }
+
+    /// The same as numbers; `None` if it was not written by us.
+    pub(crate) fn predecessor(&self) -> Option<hc_guest::Predecessor> {
+        let session = u128::from_str_radix(&self.session, 16).ok()?;
+        Some(hc_guest::Predecessor {
+            session: hc_proto::SessionId(session),
+            last_process: self.last_process,
+            process: hc_guest::ProcessIds {
+                process: self.main,
+                stdin: self.stdin,
+                stdout: self.stdout,
+                stderr: self.stderr,
+            },
+        })
+    }
+}
+
+/// What a pod tells of itself when it was copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// What its copies go on from.
+    pub copied: Copied,
+    /// How long it stood still, in microseconds.
+    pub held_micros: u64,
+}
+
 /// The virtual machine of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@
 //!   status.json        PodStatus, replaced by the pod process at each change
 //!   lock               locked by the pod process for as long as it lives
 //!   scratch.img        the sparse disk behind the writable layer
+//!   memory.guest       the guest of a pod that is paused to disk
 //!   logs/              see `log.rs`
 //!   pod.log            the pod process's own log
 //! RUNTIME/pods/SHORT/  removed by the pod process at its end, or by the next daemon
@@ -97,6 +98,11 @@ impl PodDir {
     /// The scratch disk.
     pub fn scratch(&self) -> PathBuf {
         self.data.join("scratch.img")
+    }
+
+    /// The guest of a pod that is paused to disk, see `saved.rs`.
+    pub fn paused_guest(&self) -> PathBuf {
+        self.data.join("memory.guest")
     }
 
     /// The folder of the container's logs.

@@ -34,7 +34,7 @@ mod server;
 mod session;
 pub mod status;
 
-pub use config::{PodConfig, ROOTFS_DISK};
+pub use config::{PodConfig, ROOTFS_DISK, Taken};
 pub use dir::PodDir;
 pub use failure::chain;
 pub use run::work;

@@ -9,6 +9,9 @@
 //!                  exit record <-- VM gone <-- shut down <-- container has ended
 //! ```
 //!
+//! A pod that goes on from a copy of another begins where that one's container ran. One that is
+//! paused to disk has no VM for a while, and then another.
+//!
 //! # Invariants
 //!
 //! - Whatever happens, the life ends with the VM gone and an exit in the record.
@@ -17,26 +20,28 @@
 //! - The guest's own story (`guest_story`) knows nothing of the VM, so that orders and the VM's
 //!   death are served at every point of it.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hc_api::ErrorKind;
 use hc_api::stream::ExitFrame;
-use hc_guest::{Events, Guest, Launch, Stdio};
+use hc_guest::{Events, Guest, Launch, Predecessor, Process, Stdio};
 use hc_proto::message::{Call, Event, Identity, PodSetup, Program, Scratch};
 use hc_spec::{Exit, NetworkSpec, Signal};
 use hc_vmm::Vm;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::config::Copied;
 use crate::failure::{Failure, Result, chain};
 use crate::log::Source as Stream;
 use crate::machine::{Machine, SCRATCH_DISK, Source, obituary};
 use crate::output::News;
-use crate::pod::{Order, Pod, Running};
-use crate::{OUR_FAILURE, Phase, parent};
+use crate::pod::{CopyTo, Order, Pod, Running};
+use crate::{OUR_FAILURE, Phase, Taken, parent, saved, scratch};
 
 /// How long a guest may take to write its disks back and say goodbye.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -93,11 +98,42 @@ impl End {
     }
 }
 
+/// How a pod's life begins.
+pub(crate) enum Beginning {
+    /// Its container is made and started.
+    New(Source),
+    /// Its container runs already, in a copy of another pod's guest.
+    Copy(saved::Guest, Predecessor),
+}
+
+/// A VM whose story is told from here on.
+struct Run {
+    machine: Machine,
+    events: Events,
+    /// Whether the container is still to be made.
+    new: bool,
+}
+
+/// What a stretch of life with one VM ended with.
+enum Stretch {
+    /// The end of the pod.
+    End(End),
+    /// The VM is gone, and its guest on disk, to be gone on from. Somebody waits to hear of it.
+    Suspended(Copied, oneshot::Sender<Result<()>>),
+}
+
+/// What an order that was carried out leads to.
+enum Carried {
+    On,
+    Kill,
+    Suspended(Copied, oneshot::Sender<Result<()>>),
+}
+
 /// Takes the pod through its whole life.
-pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>, source: Source) {
+pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>, beginning: Beginning) {
     pod.record();
-    let end = match machine(&pod, source, &mut orders).await {
-        Ok(Some((machine, events))) => live_in(&pod, machine, events, &mut orders).await,
+    let end = match begin(&pod, beginning, &mut orders).await {
+        Ok(Some(run)) => live_on(&pod, run, &mut orders).await,
         Ok(None) => End::killed(&pod),
         Err(failure) => {
             // It may have come before whoever orders the start has connected to hear of it.
@@ -132,58 +168,89 @@ pub(crate) async fn live(pod: Arc<Pod>, mut orders: mpsc::Receiver<Order>, sourc
 }
 
 /// Gets the pod its VM; `None` if an order ended that.
-async fn machine(
-    pod: &Pod,
-    source: Source,
+async fn begin(
+    pod: &Arc<Pod>,
+    beginning: Beginning,
     orders: &mut mpsc::Receiver<Order>,
-) -> Result<Option<(Machine, Events)>> {
-    let mut machine = pin!(Machine::start(pod, source));
+) -> Result<Option<Run>> {
+    let mut beginning = pin!(async {
+        match beginning {
+            Beginning::New(source) => {
+                let (machine, events) = Machine::start(pod, source).await?;
+                Ok(Run { machine, events, new: true })
+            }
+            Beginning::Copy(guest, before) => {
+                wait_for_order(pod).await?;
+                let (machine, events, main) = Machine::go_on(pod, guest, before).await?;
+                let identity = identity(pod, machine.guest_network.clone())?;
+                machine.guest.call(Call::Renew(identity)).await?;
+                main_runs(pod, &machine.guest, main).await;
+                Ok(Run { machine, events, new: false })
+            }
+        }
+    });
     loop {
         tokio::select! {
-            machine = &mut machine => return machine.map(Some),
+            run = &mut beginning => return run.map(Some),
             order = orders.recv() => match order {
-                Some(Order::Pause(done) | Order::Unpause(done)) => {
-                    let message = "container is not running yet";
-                    // A client that left does not care.
-                    let _ = done.send(Err(Failure::new(ErrorKind::InvalidState, message)));
-                }
                 Some(Order::Kill) | None => return Ok(None),
+                Some(other) => other.refuse("container is not running yet"),
             },
         }
     }
 }
 
-async fn live_in(
-    pod: &Arc<Pod>,
-    mut machine: Machine,
-    events: Events,
-    orders: &mut mpsc::Receiver<Order>,
-) -> End {
+/// From the first VM to the last.
+async fn live_on(pod: &Arc<Pod>, mut run: Run, orders: &mut mpsc::Receiver<Order>) -> End {
+    loop {
+        match stretch(pod, run, orders).await {
+            Stretch::End(end) => return end,
+            Stretch::Suspended(copied, done) => {
+                pod.change(|status| status.phase = Phase::Paused);
+                let _ = done.send(Ok(())); // A client that left does not care.
+                match resumed(pod, &copied, orders).await {
+                    Some(next) => run = next,
+                    None => return End::killed(pod),
+                }
+            }
+        }
+    }
+}
+
+/// The life of a VM, to its end.
+async fn stretch(pod: &Arc<Pod>, run: Run, orders: &mut mpsc::Receiver<Order>) -> Stretch {
+    let Run { mut machine, events, new } = run;
     pod.change(|status| status.ports.clone_from(&machine.ports));
     let network = machine.guest_network.clone();
     let end = {
         let guest = machine.guest.clone();
-        let mut story = pin!(guest_story(Arc::clone(pod), guest, events, network));
+        let mut story = pin!(guest_story(Arc::clone(pod), guest, events, network, new));
         loop {
             tokio::select! {
-                end = &mut story => break end,
-                order = orders.recv() => match order {
-                    Some(order) => {
-                        if carry_out(pod, machine.vm.as_mut(), order).await {
-                            break Ok(End::killed(pod));
+                end = &mut story => break end.map(Stretch::End),
+                order = orders.recv() => {
+                    let Some(order) = order else { break Ok(Stretch::End(End::killed(pod))) };
+                    match carry_out(pod, machine.vm.as_mut(), order).await {
+                        Carried::On => {}
+                        Carried::Kill => break Ok(Stretch::End(End::killed(pod))),
+                        Carried::Suspended(copied, done) => {
+                            break Ok(Stretch::Suspended(copied, done));
                         }
                     }
-                    None => break Ok(End::killed(pod)),
-                },
-                exit = machine.vm.wait() => break Ok(last_of(pod, story, exit).await),
+                }
+                exit = machine.vm.wait() => {
+                    break Ok(Stretch::End(last_of(pod, story, exit).await));
+                }
             }
         }
     };
-    pod.output.container_ended();
     let end = match end {
         Ok(end) => end,
-        Err(failure) => post_mortem(pod, machine.vm.as_mut(), failure).await,
+        Err(failure) => Stretch::End(post_mortem(pod, machine.vm.as_mut(), failure).await),
     };
+    if let Stretch::End(_) = end {
+        pod.output.container_ended();
+    }
     machine.stop_network();
     if let Err(error) = machine.vm.kill().await {
         tracing::error!(error = %chain(&error), "VM could not be ended");
@@ -191,6 +258,47 @@ async fn live_in(
     pod.reached("VM is gone");
     drain(pod).await;
     end
+}
+
+/// Waits until a pod that is paused to disk is to go on, and has a VM again; `None` if it is to end.
+async fn resumed(
+    pod: &Arc<Pod>,
+    copied: &Copied,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Option<Run> {
+    loop {
+        match orders.recv().await {
+            Some(Order::Unpause(done)) => match resume(pod, copied).await {
+                Ok(run) => {
+                    let _ = done.send(Ok(())); // A client that left does not care.
+                    return Some(run);
+                }
+                // The guest is on disk still: this can be tried again.
+                Err(failure) => drop(done.send(Err(failure))),
+            },
+            Some(Order::Kill) | None => return None,
+            Some(other) => other.refuse("container is paused to disk; unpause it first"),
+        }
+    }
+}
+
+async fn resume(pod: &Arc<Pod>, copied: &Copied) -> Result<Run> {
+    let path = pod.dir.paused_guest();
+    let file = path.clone();
+    let guest = blocking("cannot read the paused guest", move || saved::Guest::read(&file)).await?;
+    let before = copied.predecessor().ok_or_else(unreadable)?;
+    let (machine, events, main) = Machine::go_on(pod, guest.1, before).await?;
+    machine.guest.call(set_clock()?).await?;
+    main_runs(pod, &machine.guest, main).await;
+    if let Err(error) = std::fs::remove_file(&path) {
+        tracing::warn!(%error, "paused guest cannot be removed");
+    }
+    Ok(Run { machine, events, new: false })
+}
+
+/// What a record says that was not written by this build.
+pub(crate) fn unreadable() -> Failure {
+    Failure::new(ErrorKind::Internal, "the copied pod's record makes no sense")
 }
 
 /// The end of a pod whose VM has ended. What the guest said before may still be on its way to the
@@ -216,30 +324,113 @@ async fn post_mortem(pod: &Pod, vm: &mut dyn Vm, failure: Failure) -> End {
     End::failed(&failure)
 }
 
-/// Carries out an order; whether it was the last.
-async fn carry_out(pod: &Pod, vm: &mut dyn Vm, order: Order) -> bool {
-    let (result, done, phase) = match order {
-        Order::Kill => return true,
-        Order::Pause(done) => (hold(vm, true).await, done, Phase::Paused),
-        Order::Unpause(done) => (hold(vm, false).await, done, Phase::Running),
-    };
-    if result.is_ok() {
-        pod.change(|status| status.phase = phase);
+async fn carry_out(pod: &Pod, vm: &mut dyn Vm, order: Order) -> Carried {
+    match order {
+        Order::Kill => return Carried::Kill,
+        Order::Pause(done) => {
+            let held = hold(vm).await;
+            if held.is_ok() {
+                pod.change(|status| status.phase = Phase::Paused);
+            }
+            let _ = done.send(held); // A client that left does not care, here and below.
+        }
+        Order::Unpause(done) => {
+            let released = release(pod, vm).await;
+            if released.is_ok() {
+                pod.change(|status| status.phase = Phase::Running);
+            }
+            let _ = done.send(released);
+        }
+        Order::Copy(to, done) => drop(done.send(copy(pod, vm, to).await)),
+        Order::Suspend(done) => match suspend(pod, vm).await {
+            Ok(copied) => return Carried::Suspended(copied, done),
+            Err(failure) => drop(done.send(Err(failure))),
+        },
     }
-    let _ = done.send(result); // A client that left does not care.
-    false
+    Carried::On
 }
 
-async fn hold(vm: &mut dyn Vm, held: bool) -> Result<()> {
-    let Some(pause) = vm.pause() else {
-        return Err(Failure::new(ErrorKind::Unsupported, "this driver cannot pause a VM"));
-    };
-    if held {
-        pause.hold().await?;
-    } else {
-        pause.release().await?;
+async fn hold(vm: &mut dyn Vm) -> Result<()> {
+    let pause = vm.pause().ok_or_else(|| unsupported("pause a VM"))?;
+    Ok(pause.hold().await?)
+}
+
+/// Lets a VM go on, and its guest know how long it stood still.
+async fn release(pod: &Pod, vm: &mut dyn Vm) -> Result<()> {
+    let pause = vm.pause().ok_or_else(|| unsupported("pause a VM"))?;
+    pause.release().await?;
+    if let Some(running) = pod.running() {
+        running.guest.call(set_clock()?).await?;
     }
     Ok(())
+}
+
+fn unsupported(what: &str) -> Failure {
+    Failure::new(ErrorKind::Unsupported, format!("this driver cannot {what}"))
+}
+
+/// Copies the guest, and leaves it held; what its copies have to know, and since when it is held.
+async fn take(pod: &Pod, vm: &mut dyn Vm) -> Result<(saved::Guest, Copied, Instant)> {
+    let running = pod
+        .running()
+        .ok_or_else(|| Failure::new(ErrorKind::InvalidState, "container is not running"))?;
+    let guest = saved::Guest::empty().map_err(|error| Failure::io("cannot copy", &error))?;
+    let snapshot = vm.snapshot().ok_or_else(|| unsupported("copy a VM"))?;
+    let held = snapshot.take(&guest.memory, &guest.state).await?;
+    Ok((guest, Copied::of(&running.guest, running.ids), held))
+}
+
+async fn copy(pod: &Pod, vm: &mut dyn Vm, to: CopyTo) -> Result<Taken> {
+    let was_held = pod.status.borrow().phase == Phase::Paused;
+    let taken = take(pod, vm).await;
+    let disk = match &taken {
+        Ok(_) => {
+            let from = pod.dir.scratch();
+            blocking("cannot copy the scratch disk", move || scratch::copy(&from, &to.scratch))
+                .await
+        }
+        Err(_) => Ok(()),
+    };
+    // It goes on whatever came of the copy.
+    if !was_held {
+        release(pod, vm).await?;
+    }
+    let (guest, copied, held) = taken?;
+    let held_micros = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
+    disk?;
+    blocking("cannot write the guest", move || guest.write(&[], &to.guest)).await?;
+    Ok(Taken { copied, held_micros })
+}
+
+async fn suspend(pod: &Pod, vm: &mut dyn Vm) -> Result<Copied> {
+    let path = pod.dir.paused_guest();
+    let written = match take(pod, vm).await {
+        Ok((guest, copied, _)) => {
+            blocking("cannot write the guest", move || guest.write(&[], &path))
+                .await
+                .map(|()| copied)
+        }
+        Err(failure) => Err(failure),
+    };
+    match written {
+        Ok(copied) => {
+            pod.running.send_replace(None);
+            Ok(copied)
+        }
+        Err(failure) => {
+            release(pod, vm).await?;
+            Err(failure)
+        }
+    }
+}
+
+/// Does on another thread what keeps this one waiting.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|error| Failure::io(what, &error))
 }
 
 /// Everything that happens with the guest, up to the end of its container and its goodbye.
@@ -248,13 +439,11 @@ async fn guest_story(
     guest: Guest,
     mut events: Events,
     network: Option<hc_usernet::GuestNetwork>,
+    new: bool,
 ) -> Result<End> {
-    guest.call(Call::SetUp(setup(&pod, network)?)).await?;
-    pod.reached("guest is set up");
-    guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
-    pod.reached("container is made");
-    wait_for_order(&pod).await?;
-    start_main(&pod, &guest).await?;
+    if new {
+        begin_container(&pod, &guest, network).await?;
+    }
     let end = loop {
         match events.next().await {
             Some(Event::ProcessExited { process, exit }) => pod.process_exited(process, exit),
@@ -275,6 +464,22 @@ async fn guest_story(
         tracing::warn!(error = %chain(&error), "guest did not shut down cleanly");
     }
     Ok(end)
+}
+
+/// Makes a pod of a guest that knows none, and starts its container when that is ordered.
+async fn begin_container(
+    pod: &Arc<Pod>,
+    guest: &Guest,
+    network: Option<hc_usernet::GuestNetwork>,
+) -> Result<()> {
+    let identity = identity(pod, network)?;
+    let scratch = Scratch::Disk(SCRATCH_DISK.into());
+    guest.call(Call::SetUp(PodSetup { identity, scratch })).await?;
+    pod.reached("guest is set up");
+    guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
+    pod.reached("container is made");
+    wait_for_order(pod).await?;
+    start_main(pod, guest).await
 }
 
 /// Waits until what the main process wrote has reached the log and the clients' queues.
@@ -317,12 +522,19 @@ async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<()> {
         },
     };
     let main = guest.spawn(launch).await?;
-    *pod.stdin.lock().await = main.stdin;
     pod.reached("main process runs");
-    pod.running.send_replace(Some(Running { guest: guest.clone(), main: main.id }));
+    main_runs(pod, guest, main).await;
+    Ok(())
+}
+
+/// Takes note of a main process that runs, and starts the tasks that carry its output.
+async fn main_runs(pod: &Arc<Pod>, guest: &Guest, main: Process) {
+    let running = Running { guest: guest.clone(), main: main.id, ids: main.ids() };
+    *pod.stdin.lock().await = main.stdin;
+    pod.running.send_replace(Some(running));
     pod.change(|status| {
         status.phase = Phase::Running;
-        status.started = Some(Timestamp::now());
+        status.started.get_or_insert_with(Timestamp::now);
     });
     pod.output.started();
     let pump = |source, stream| {
@@ -332,15 +544,27 @@ async fn start_main(pod: &Arc<Pod>, guest: &Guest) -> Result<()> {
     let stdout = main.stdout.map(|stream| pump(Stream::Stdout, stream));
     let stderr = main.stderr.map(|stream| pump(Stream::Stderr, stream));
     pod.pumps.lock().await.extend(stdout.into_iter().chain(stderr));
-    Ok(())
 }
 
-fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetup> {
-    let config = &pod.config;
+/// What the guest needs that stood still.
+fn set_clock() -> Result<Call> {
+    Ok(Call::SetClock { unix_nanos: unix_nanos(), entropy: entropy()? })
+}
+
+fn unix_nanos() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn entropy() -> Result<Vec<u8>> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     rustix::rand::getrandom(&mut entropy[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| Failure::io("cannot get random bytes", &errno.into()))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(entropy)
+}
+
+fn identity(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<Identity> {
+    let config = &pod.config;
     let mut dns_servers = config.dns_servers.clone();
     let mut dns_search = config.dns_search.clone();
     if let Some(network) = &network {
@@ -351,10 +575,10 @@ fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetu
             dns_search.clone_from(&network.dns_search);
         }
     }
-    let identity = Identity {
+    Ok(Identity {
         hostname: config.hostname.clone(),
-        unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
-        entropy,
+        unix_nanos: unix_nanos(),
+        entropy: entropy()?,
         network: network.map(|network| NetworkSpec {
             mac: network.mac,
             addresses: network.addresses,
@@ -365,8 +589,7 @@ fn setup(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<PodSetu
         dns_search,
         dns_options: config.dns_options.clone(),
         hosts: config.hosts.clone(),
-    };
-    Ok(PodSetup { identity, scratch: Scratch::Disk(SCRATCH_DISK.into()) })
+    })
 }
 
 impl Pod {

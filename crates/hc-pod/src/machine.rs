@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a pod's VM: disks, network, driver, and the first word of its guest.
 //!
-//! A pod gets its VM in one of three ways, and cannot tell which: a VM that waits, booted from a
+//! A new pod gets its VM in one of three ways, and cannot tell which: a VM that waits, gone on from a
 //! template; a template; or a kernel that boots. Whatever fails in one way is tried in the next.
 //! What such a VM has of its pod's own it gets here (`disks`), and from `SetUp` afterwards.
+//!
+//! A pod that was copied while it ran goes on from the copy, or not at all.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hc_guest::{Events, Guest};
+use hc_guest::{Events, Guest, Predecessor, Process};
 use hc_proto::message::Call;
 use hc_usernet::{Dns, Network, Publish};
 use hc_vmm::{Access, Confinement, Disk, Driver, Exit, Link, Nic, Saved, Transport, Vm, VmSpec};
@@ -48,7 +50,7 @@ pub(crate) struct Booted {
     pub(crate) events: Events,
 }
 
-/// Where a pod's VM comes from, if not from its kernel.
+/// Where a new pod's VM comes from.
 pub(crate) enum Source {
     /// It boots.
     Kernel,
@@ -81,10 +83,38 @@ impl Machine {
             Source::Template(guest) => unless_it_fails(from_template(pod, guest).await),
             Source::Waiting(booted) => unless_it_fails(from_waiting(pod, booted).await),
         };
-        let Booted { mut vm, guest, events } = match booted {
+        let booted = match booted {
             Some(booted) => booted,
             None => from_kernel(pod).await?,
         };
+        Machine::connect(pod, network, booted)
+    }
+
+    /// Makes the VM of a pod that goes on from a copy of one that ran: also gives the main process.
+    pub(crate) async fn go_on(
+        pod: &Pod,
+        copy: saved::Guest,
+        before: Predecessor,
+    ) -> Result<(Machine, Events, Process)> {
+        let network = bind_network(&pod.config)?;
+        let vm = &pod.config.vm;
+        let mut spec =
+            spec(vm, pod_name(&pod.config), pod.dir.vm(), disks(pod)?, card(&pod.config));
+        spec.saved = Some(Saved { memory: copy.memory, state: copy.state });
+        let (mut vm, channel) = launch(vm.driver, spec).await?;
+        pod.reached("VM is started");
+        let adopted = meet(&mut *vm, Guest::adopt(channel, before, COPY_PATIENCE)).await;
+        let (guest, events, main) = adopted?;
+        let (machine, events) = Machine::connect(pod, network, Booted { vm, guest, events })?;
+        Ok((machine, events, main))
+    }
+
+    /// Connects the VM's card, which nobody has looked at, with the pod's network.
+    fn connect(
+        pod: &Pod,
+        network: Option<Network>,
+        Booted { mut vm, guest, events }: Booted,
+    ) -> Result<(Machine, Events)> {
         pod.reached("guest answers");
         let mut ports = Vec::new();
         let mut guest_network = None;
@@ -206,13 +236,25 @@ async fn boot(
     patience: Duration,
     started: impl FnOnce(),
 ) -> Result<Booted> {
+    let (mut vm, channel) = launch(driver_config, spec).await?;
+    started();
+    let (guest, events) = meet(&mut *vm, Guest::connect(channel, patience)).await?;
+    Ok(Booted { vm, guest, events })
+}
+
+/// Starts a VM; also gives the line to its guest.
+async fn launch(driver_config: DriverConfig, spec: VmSpec) -> Result<(Box<dyn Vm>, UnixStream)> {
     let mut vm = driver(driver_config)?.create(spec).await?;
     vm.start().await?;
-    started();
     let channel = stream(vm.channel(), "channel")?;
+    Ok((vm, channel))
+}
+
+/// Waits until the guest of `vm` has been met.
+async fn meet<T>(vm: &mut dyn Vm, meeting: impl Future<Output = hc_guest::Result<T>>) -> Result<T> {
     tokio::select! {
-        connected = Guest::connect(channel, patience) => match connected {
-            Ok((guest, events)) => Ok(Booted { vm, guest, events }),
+        met = meeting => match met {
+            Ok(met) => Ok(met),
             // A guest whose line ended has often died of something that the driver knows better.
             Err(error) => Err(match timeout(POST_MORTEM_PATIENCE, vm.wait()).await {
                 Ok(exit) => obituary(exit),

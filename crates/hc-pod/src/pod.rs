@@ -5,12 +5,13 @@
 //! [`Pod`], watches the status and sends orders.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hc_api::ErrorKind;
 use hc_api::stream::Step;
-use hc_guest::{Guest, Launch, StreamWriter};
+use hc_guest::{Guest, Launch, ProcessIds, StreamWriter};
 use hc_proto::message::{Answer, Call, ProcessId, ProcessRow, Stats};
 use hc_spec::{Exit, Signal, WindowSize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::{Phase, PodConfig, PodDir, PodStatus};
+use crate::{Phase, PodConfig, PodDir, PodStatus, Taken};
 
 /// How long a container may take to vanish after SIGKILL before its VM is ended instead.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +52,8 @@ pub(crate) struct Pod {
 pub(crate) struct Running {
     pub(crate) guest: Guest,
     pub(crate) main: ProcessId,
+    /// The main process's streams, by their numbers.
+    pub(crate) ids: ProcessIds,
 }
 
 /// What only the owner of the VM can do.
@@ -59,8 +62,37 @@ pub(crate) enum Order {
     Pause(oneshot::Sender<Result<()>>),
     /// Let them go on.
     Unpause(oneshot::Sender<Result<()>>),
+    /// Write the guest to disk, and end the VM until it is let go on.
+    Suspend(oneshot::Sender<Result<()>>),
+    /// Copy the guest and the scratch disk to these files.
+    Copy(CopyTo, oneshot::Sender<Result<Taken>>),
     /// End the VM without asking the guest.
     Kill,
+}
+
+impl Order {
+    /// Tells whoever gave the order that it does not fit now.
+    pub(crate) fn refuse(self, reason: &str) {
+        let failure = || Failure::new(ErrorKind::InvalidState, reason);
+        // A client that left does not care.
+        match self {
+            Order::Pause(done) | Order::Unpause(done) | Order::Suspend(done) => {
+                drop(done.send(Err(failure())));
+            }
+            Order::Copy(_, done) => drop(done.send(Err(failure()))),
+            Order::Kill => {}
+        }
+    }
+}
+
+/// Where a copy of a pod goes.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CopyTo {
+    /// The guest's file.
+    pub(crate) guest: PathBuf,
+    /// The scratch disk's.
+    pub(crate) scratch: PathBuf,
 }
 
 /// Where the end of an exec'd process and the client that waits for it meet.
@@ -207,8 +239,8 @@ impl Pod {
         Ok(())
     }
 
-    /// Holds the VM's CPUs.
-    pub(crate) async fn pause(&self) -> Result<()> {
+    /// Holds the VM's CPUs, or writes its memory to disk and ends it.
+    pub(crate) async fn pause(&self, to_disk: bool) -> Result<()> {
         match self.status.borrow().phase {
             Phase::Running => {}
             Phase::Paused => {
@@ -216,7 +248,16 @@ impl Pod {
             }
             Phase::Starting | Phase::Exited => return Err(not_running()),
         }
+        if to_disk {
+            return self.order(Order::Suspend).await;
+        }
         self.order(Order::Pause).await
+    }
+
+    /// Copies the guest and its scratch disk; it goes on meanwhile.
+    pub(crate) async fn copy(&self, to: CopyTo) -> Result<Taken> {
+        self.running().ok_or_else(not_running)?;
+        self.order(|done| Order::Copy(to, done)).await
     }
 
     /// Lets the VM's CPUs go on.
@@ -234,7 +275,7 @@ impl Pod {
         Ok(())
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<()>>) -> Order) -> Result<()> {
+    async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<Result<T>>) -> Order) -> Result<T> {
         let (done, is_done) = oneshot::channel();
         self.orders.send(order(done)).await.map_err(|_| ended())?;
         is_done.await.map_err(|_| ended())?

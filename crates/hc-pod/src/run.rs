@@ -13,11 +13,12 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::config::CONFIG_VERSION;
 use crate::failure::chain;
 use crate::job::{Job, Outcome};
+use crate::life::{self, Beginning, unreadable};
 use crate::log::{LogLimits, LogWriter};
 use crate::machine::{self, Booted, Source};
 use crate::output::Output;
 use crate::pod::Pod;
-use crate::{PodDir, life, server};
+use crate::{PodDir, server};
 
 /// Does the jobs that come over `socket`, which is non-blocking. `scratch` is a folder for
 /// VMs that are no pod's yet.
@@ -95,11 +96,21 @@ async fn pod(
         let text = format!("the pod's record is of version {}; restart hyperd", config.version);
         return Err(io::Error::other(text));
     }
+    let beginning = match (&config.copied, source) {
+        (None, source) => Beginning::New(source),
+        (Some(copied), Source::Template(guest)) => {
+            let before = copied.predecessor().ok_or_else(|| io::Error::other(unreadable()))?;
+            Beginning::Copy(guest, before)
+        }
+        (Some(_), Source::Kernel | Source::Waiting(_)) => {
+            return Err(io::Error::other("a copied pod came without its guest"));
+        }
+    };
     let log = LogWriter::open(&dir.logs(), LogLimits::default())?;
     let (pod, orders) = Pod::new(config, dir, Output::new(log));
     let pod = Arc::new(pod);
     let server = tokio::spawn(server::serve(Arc::clone(&pod), listener));
-    life::live(Arc::clone(&pod), orders, source).await;
+    life::live(Arc::clone(&pod), orders, beginning).await;
     if let Err(error) = pod.dir.remove_runtime() {
         tracing::warn!(%error, "runtime folder cannot be removed");
     }

@@ -36,6 +36,38 @@ pub fn create(template: &Path, disk: &Path) -> io::Result<()> {
     std::fs::rename(&temporary, disk)
 }
 
+/// Makes the file `to` a copy of the disk `from`: the same blocks where the file system can share
+/// them, else a copy of those that were written.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let temporary = to.with_extension("tmp");
+    let file =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    if rustix::fs::ioctl_ficlone(&file, &source).is_err() {
+        copy_written(&source, &file)?;
+    }
+    std::fs::rename(&temporary, to)
+}
+
+fn copy_written(source: &File, file: &File) -> io::Result<()> {
+    file.set_len(source.metadata()?.len())?;
+    let mut offset = 0;
+    while let Ok(start) = seek(source, SeekFrom::Data(offset)) {
+        let end = seek(source, SeekFrom::Hole(start))?;
+        let (mut from, mut to) = (start, start);
+        while from < end {
+            let length = usize::try_from(end - from).unwrap_or(usize::MAX);
+            let copied =
+                rustix::fs::copy_file_range(source, Some(&mut from), file, Some(&mut to), length)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        offset = end;
+    }
+    Ok(())
+}
+
 fn read_template(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_TEMPLATE + 1).read_to_end(&mut bytes)?;
@@ -114,6 +146,24 @@ mod tests {
         assert_eq!(&piece, b"first");
         disk.read_exact_at(&mut piece[..4], (1 << 30) - 4).unwrap();
         assert_eq!(&piece[..4], b"last");
+    }
+
+    #[test]
+    fn a_copy_of_a_disk_has_the_same_bytes_and_stays_sparse() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let original = File::create(&from).unwrap();
+        original.set_len(1 << 30).unwrap();
+        original.write_all_at(b"middle", 1 << 29).unwrap();
+        copy(&from, &to).unwrap();
+        original.write_all_at(b"change", 1 << 29).unwrap();
+        let disk = File::open(&to).unwrap();
+        assert_eq!(disk.metadata().unwrap().len(), 1 << 30);
+        assert!(disk.metadata().unwrap().blocks() * 512 < 1 << 20);
+        let mut piece = [0; 6];
+        disk.read_exact_at(&mut piece, 1 << 29).unwrap();
+        assert_eq!(&piece, b"middle");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hc_api::{
-    ArchiveQuery, AttachQuery, ErrorKind, ExecRequest, KillQuery, PATH_STAT_HEADER,
+    ArchiveQuery, AttachQuery, ErrorKind, ExecRequest, KillQuery, PATH_STAT_HEADER, PauseQuery,
     RestartOrStopQuery, Top, TopRow, UPGRADE,
 };
 use hc_spec::Signal;
@@ -148,7 +148,17 @@ async fn route(
             };
             pod.kill(signal).await.map(done)
         }
-        (&Method::POST, "/pause") => pod.pause().await.map(done),
+        (&Method::POST, "/pause") => {
+            let PauseQuery { to_disk } = query(&request)?;
+            pod.pause(to_disk).await.map(done)
+        }
+        (&Method::POST, "/copy") => {
+            let to = query(&request)?;
+            // In a task of its own: a copy that has begun is finished, or it would be in the way.
+            let copied = tokio::spawn(async move { pod.copy(to).await }).await;
+            let broke = |_| Failure::new(ErrorKind::Internal, "copying broke off");
+            Ok(json(&copied.map_err(broke)??))
+        }
         (&Method::POST, "/unpause") => pod.unpause().await.map(done),
         (&Method::GET, "/top") => top(&pod).await,
         (&Method::GET, "/stats") => Ok(json(&pod.stats().await?)),

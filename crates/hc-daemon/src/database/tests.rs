@@ -39,6 +39,7 @@ fn row(name: &str, byte: u8) -> Row {
         vcpus: 1,
         memory_mib: 64,
         stop_timeout_seconds: 10,
+        origin: None,
         kernel: None,
     };
     Row { id, name: name.parse().unwrap(), record, stored: Stored::Created }

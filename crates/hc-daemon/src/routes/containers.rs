@@ -2,11 +2,13 @@
 //! Requests about containers, except those that carry streams.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use futures_util::future::join_all;
 use hc_api::{
     Container, ContainerState, ContainerSummary, CreateContainer, Created, KillQuery, ListQuery,
     PodSummary, RemoveQuery, RestartOrStopQuery, StatsQuery, StatsSample, Top, WaitAnswer,
@@ -53,37 +55,39 @@ pub(crate) async fn create(
         let boot = host.boot(request.kernel.as_ref().map(AsRef::as_ref)).await?;
         host.choose(request.driver.as_deref(), boot.transport).await?;
     }
-    let name = match &request.name {
-        Some(name) => Some(
-            name.parse()
-                .map_err(|error: hc_spec::ParseNameError| Failure::invalid(error.to_string()))?,
-        ),
-        None => None,
-    };
+    let name = request.name.clone();
     let facts = ImageFacts {
         id: image.id.to_string(),
         chain_id: image.chain_id.to_string(),
         config: &image.config,
     };
-    let (id, pod) = (Id::from_bytes(random()?), Id::from_bytes(random()?));
-    let words = random::<4>()?;
-    let entry = app.supervisor.containers.create(
-        name,
-        |attempt| {
-            names::make(words.map(|byte| byte.wrapping_add(attempt.to_le_bytes()[0])), attempt)
-        },
-        || {
-            let identity = Identity { id: id.clone(), pod: pod.clone() };
-            let record =
-                Record::resolve(&identity, request, &facts, &app.config, Timestamp::now())?;
-            Ok((id.clone(), record))
-        },
-    )?;
+    let entry = add(&app, name.as_deref(), |identity| {
+        Record::resolve(identity, request, &facts, &app.config, Timestamp::now())
+    })?;
     Ok(Json(Created {
         id: entry.id.to_string(),
         name: entry.name.to_string(),
         pod: entry.record.pod.to_string(),
     }))
+}
+
+/// Adds a container with new ids, under a name that is made up where there is none.
+pub(super) fn add(
+    app: &App,
+    name: Option<&str>,
+    record: impl FnOnce(&Identity) -> Result<Record>,
+) -> Result<Arc<Entry>> {
+    let invalid = |error: hc_spec::ParseNameError| Failure::invalid(error.to_string());
+    let name = name.map(str::parse).transpose().map_err(invalid)?;
+    let identity = Identity { id: Id::from_bytes(random()?), pod: Id::from_bytes(random()?) };
+    let words = random::<4>()?;
+    app.supervisor.containers.create(
+        name,
+        |attempt| {
+            names::make(words.map(|byte| byte.wrapping_add(attempt.to_le_bytes()[0])), attempt)
+        },
+        || Ok((identity.id.clone(), record(&identity)?)),
+    )
 }
 
 fn random<const N: usize>() -> Result<[u8; N]> {
@@ -102,10 +106,9 @@ pub(crate) async fn list(
 ) -> Answer<Vec<ContainerSummary>> {
     let filters = Filters::parse(query.filters.as_deref())?;
     let all = query.all || filters.select_stopped();
-    let mut rows: Vec<_> = app
-        .supervisor
-        .containers
-        .all()
+    let entries = app.supervisor.containers.all();
+    join_all(entries.iter().map(|entry| supervisor::catch_up(entry))).await;
+    let mut rows: Vec<_> = entries
         .iter()
         .filter(|entry| all || entry.is_active())
         .map(|entry| summary(entry))
@@ -271,7 +274,7 @@ pub(crate) async fn kill(
 }
 
 /// Holds a container's VM.
-#[utoipa::path(post, path = "/containers/{name}/pause", params(("name",)), responses((status = 204)))]
+#[utoipa::path(post, path = "/containers/{name}/pause", params(("name",), hc_api::PauseQuery), responses((status = 204)))]
 pub(crate) async fn pause(
     State(app): State<App>,
     Path(name): Path<String>,

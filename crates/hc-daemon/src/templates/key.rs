@@ -27,6 +27,11 @@ impl fmt::Display for Key {
 }
 
 impl Key {
+    /// All of it.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Enough of it for people.
     pub(crate) fn short(&self) -> &str {
         self.0.get(..12).unwrap_or(&self.0)
