@@ -11,6 +11,8 @@ mod kernel;
 mod lifecycle;
 mod logs;
 mod network;
+mod probe;
 mod rootless;
 mod run;
 mod streams;
+mod templates;
