@@ -7,7 +7,7 @@
 //! | `qmp_capabilities` | nothing; its answer says that the machine runs |
 //! | `stop`, `cont` | hold every vCPU and device; let them go on |
 //! | `getfd` | keeps the descriptor that comes along under a name |
-//! | `save` | hold all, and write the guest to two files; QEMU has no such command |
+//! | `save` | write the guest to two files, and leave it held: since the event `STOP`, if it ran; QEMU has no such command |
 //! | `replace` | put another file behind a disk; QEMU has no such command either |
 //!
 //! The owner is trusted, so a line may be long; it is read whole.
@@ -99,6 +99,11 @@ pub(crate) fn answer(result: Result<(), String>) -> String {
 /// The news that the guest has reset, as a line.
 pub(crate) fn shutdown() -> String {
     line(&json!({ "event": "SHUTDOWN", "data": { "guest": true, "reason": "guest-reset" } }))
+}
+
+/// The news that the guest stands still though nobody asked for that alone, as a line.
+pub(crate) fn stopped() -> String {
+    line(&json!({ "event": "STOP" }))
 }
 
 fn line(value: &serde_json::Value) -> String {

@@ -44,6 +44,20 @@ pub(crate) struct Made {
     pub(crate) vm: VmFd,
 }
 
+impl Made {
+    /// Writes down all but the memory. All is held.
+    pub(crate) fn state(&self) -> Result<State> {
+        Ok(State {
+            shape: self.shape.clone(),
+            vcpus: self.vcpus.save(&self.processor)?,
+            chips: chips::save(&self.vm)?,
+            processor: self.processor.clone(),
+            serial: self.bus.save_serial(),
+            slots: self.bus.slots().iter().map(|slot| slot.save()).collect(),
+        })
+    }
+}
+
 /// Makes a machine. Whoever calls keeps the gate closed until its guest may run.
 pub(crate) fn all(
     machine: &Machine,

@@ -25,7 +25,7 @@ use vm_memory::{
     GuestRegionMmap,
 };
 
-pub(crate) use self::copy::{Filled, Pagemap, save};
+pub(crate) use self::copy::{Filled, Pagemap, Saving};
 use crate::error::{Error, Result};
 
 /// Where the devices begin, and memory ends for now.

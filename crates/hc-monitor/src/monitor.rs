@@ -9,7 +9,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
-use crate::chips;
 use crate::config::Machine;
 use crate::confine;
 use crate::control::{self, Command, Keep, Lines, Replace, Save};
@@ -19,7 +18,7 @@ use crate::filter::{self, Role};
 use crate::make::{self, Made};
 use crate::memory::{self, Pagemap};
 use crate::reactor::Gate;
-use crate::saved::State;
+use crate::vcpu::Vcpus;
 use crate::virtio::Slot;
 
 /// What the main thread waits for.
@@ -52,9 +51,9 @@ pub fn run(machine: &Machine) -> Result<(), Error> {
     if made.goes_on {
         made.bus.rouse();
     }
-    let mut running = Running { made, gate: &gate, held: Some(closed), pagemap };
+    let mut running = Running { made, gate: &gate, held: Some(closed), pagemap, control };
     running.release();
-    running.attend(control, &news)
+    running.attend(&news)
 }
 
 /// Passes on what the owner says.
@@ -74,11 +73,13 @@ struct Running<'a> {
     /// Keeps devices from working, while all is held.
     held: Option<RwLockWriteGuard<'a, ()>>,
     pagemap: Option<Pagemap>,
+    /// Where the owner listens. One who has gone does not need to know what is said.
+    control: UnixStream,
 }
 
 impl Running<'_> {
     /// Does what the owner wants, until the end.
-    fn attend(&mut self, mut control: UnixStream, news: &Receiver<News>) -> Result<()> {
+    fn attend(&mut self, news: &Receiver<News>) -> Result<()> {
         let mut kept = Kept::default();
         loop {
             let (line, descriptors) = match news.recv() {
@@ -86,14 +87,13 @@ impl Running<'_> {
                 Ok(News::Abandoned) | Err(_) => return Ok(()),
                 Ok(News::Ended(result)) => {
                     result?;
-                    // An owner who has gone does not need to know.
-                    let _ = control.write_all(control::shutdown().as_bytes());
+                    let _ = self.control.write_all(control::shutdown().as_bytes());
                     return Ok(());
                 }
             };
             let done = control::parse(&line)
                 .and_then(|command| self.obey(command, descriptors, &mut kept));
-            let _ = control.write_all(control::answer(done).as_bytes());
+            let _ = self.control.write_all(control::answer(done).as_bytes());
         }
     }
 
@@ -117,7 +117,6 @@ impl Running<'_> {
             Command::Save(Save { memory, state }) => {
                 let (memory, state) = (kept.take(&memory)?, kept.take(&state)?);
                 let was_held = self.held.is_some();
-                self.hold();
                 self.save(&memory, &state).map_err(|error| {
                     if !was_held {
                         self.release();
@@ -134,9 +133,7 @@ impl Running<'_> {
 
     /// Takes every vCPU out of the guest, and waits until no device works.
     fn hold(&mut self) {
-        self.made.vcpus.hold();
-        let gate = self.gate;
-        self.held.get_or_insert_with(|| gate.write().unwrap_or_else(PoisonError::into_inner));
+        hold(&self.made.vcpus, self.gate, &mut self.held);
     }
 
     fn release(&mut self) {
@@ -144,22 +141,20 @@ impl Running<'_> {
         self.made.vcpus.release();
     }
 
-    /// Writes the guest down. All is held.
-    fn save(&self, memory: &File, state: &File) -> Result<()> {
-        let Made { vm, vcpus, bus, processor, shape, filled, .. } = &self.made;
-        shape.can_be_saved()?;
-        let saved = State {
-            shape: shape.clone(),
-            vcpus: vcpus.save(processor)?,
-            chips: chips::save(vm)?,
-            processor: processor.clone(),
-            serial: bus.save_serial(),
-            slots: bus.slots().iter().map(|slot| slot.save()).collect(),
-        };
+    /// Writes the guest down, and leaves it held.
+    fn save(&mut self, memory: &File, state: &File) -> Result<()> {
         let what = "write the copy of a guest";
-        memory::save(&self.made.memory, filled, self.pagemap.as_ref(), memory)
+        let Running { made, gate, held, pagemap, control } = self;
+        made.shape.can_be_saved()?;
+        let mut copy = memory::Saving::to(memory, &made.memory, &made.filled, pagemap.as_ref())
             .map_err(Error::host(what))?;
-        state.write_all_at(&saved.encode()?, 0).map_err(Error::host(what))
+        if held.is_none() {
+            copy.pass().map_err(Error::host(what))?;
+            hold(&made.vcpus, gate, held);
+            let _ = control.write_all(control::stopped().as_bytes());
+        }
+        copy.pass().map_err(Error::host(what))?;
+        state.write_all_at(&made.state()?.encode()?, 0).map_err(Error::host(what))
     }
 
     /// Puts another file behind a disk.
@@ -175,6 +170,11 @@ impl Running<'_> {
         });
         replaced.unwrap_or_else(|| Err(format!("there is no disk {id}")))
     }
+}
+
+fn hold<'a>(vcpus: &Vcpus, gate: &'a Gate, held: &mut Option<RwLockWriteGuard<'a, ()>>) {
+    vcpus.hold();
+    held.get_or_insert_with(|| gate.write().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// An error for the owner, with its causes.

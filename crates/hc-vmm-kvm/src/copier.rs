@@ -5,11 +5,12 @@
 //! (`hc-monitor`'s `control.rs`). It can open none, so what it gets is all it has.
 
 use std::fs::File;
+use std::pin::pin;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use hc_vmm::{Access, Disk, Error, Result};
-use hc_vmm_process::{Command, Dialect, Remote, files};
+use hc_vmm_process::{Command, Dialect, HELD, Remote, files};
 use serde_json::json;
 
 const TAKE: &str = "copy";
@@ -35,10 +36,18 @@ impl Dialect for Copier {
         pass(remote, TAKE, "memory", memory.try_clone().map_err(&failed)?).await?;
         pass(remote, TAKE, "state", state.try_clone().map_err(&failed)?).await?;
         let names = json!({ "memory": "memory", "state": "state" });
-        // It holds the guest, and then writes it down.
-        let held = Instant::now();
-        remote.command(TAKE, Command::with("save", &names)).await?;
-        Ok(held)
+        let (begun, mut progress) = (Instant::now(), remote.progress());
+        let mut save = pin!(remote.command(TAKE, Command::with("save", &names)));
+        tokio::select! {
+            biased;
+            word = progress.until(TAKE, &[HELD]) => {
+                word?;
+                let held = Instant::now();
+                save.await.map(|()| held)
+            }
+            // It was held before.
+            done = &mut save => done.map(|()| begun),
+        }
     }
 
     async fn replace(&self, remote: &Remote, disk: Disk) -> Result<()> {

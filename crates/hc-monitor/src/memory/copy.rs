@@ -2,7 +2,8 @@
 //! The guest's memory as a file: written when a guest is saved, mapped when one goes on.
 //!
 //! The file is as long as the memory, without the hole for devices, and sparse: what is zero is not
-//! written. Most of a guest's memory was never touched, and touching it to find that out would cost
+//! written. Most of it is written while the guest runs on; what has changed since, which is found by
+//! comparing, is written again when it stands still. Most of a guest's memory was never touched, and touching it to find that out would cost
 //! a page each; the kernel's own table tells (`/proc/self/pagemap`).
 #![expect(unsafe_code, reason = "reading the guest's memory, and mapping a file in its place")]
 
@@ -21,6 +22,8 @@ use crate::error::{Error, Result};
 
 /// Pages that are looked up at once; their entries are 64 KiB.
 const BATCH: u64 = 8192;
+/// Words of a page.
+const WORDS: usize = 512;
 /// A page's entry: it is in memory, or was and has been put aside.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
@@ -60,7 +63,7 @@ impl Filled {
     }
 }
 
-/// Maps a file that [`save`] wrote over new memory.
+/// Maps a file that a [`Saving`] has written over new memory.
 pub(super) fn restore(memory: &Memory, file: &File) -> Result<Filled> {
     let what = "map the memory of a copy";
     let len = memory.iter().map(vm_memory::GuestMemoryRegion::len).sum::<u64>();
@@ -116,52 +119,128 @@ fn data(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
     Ok(parts)
 }
 
-/// Writes what is not zero to a file that is all holes. Nobody changes the memory meanwhile.
-pub(crate) fn save(
-    memory: &Memory,
-    filled: &Filled,
-    pagemap: Option<&Pagemap>,
-    file: &File,
-) -> io::Result<()> {
-    let mut offset = 0;
-    for region in memory.iter() {
-        let (start, mut at) = (region.start_addr().0, 0);
-        while at < region.len() {
-            let count = BATCH.min((region.len() - at) / PAGE);
-            let host = region.as_ptr().addr() + usize::try_from(at).map_err(io::Error::other)?;
-            let entries = pagemap.map(|pagemap| pagemap.entries(host, count)).transpose()?;
-            let worth_a_look = |page: u64, number: usize| {
-                let touched = entries
-                    .as_ref()
-                    .is_none_or(|entries| entries[number] & (PRESENT | SWAPPED) != 0);
-                touched || filled.contains(page)
-            };
-            let mut run = start + at..start + at;
-            for number in 0..usize::try_from(count).map_err(io::Error::other)? {
-                let page = start + at + number as u64 * PAGE;
-                if worth_a_look(page, number) && !is_zero(memory, page) {
-                    if run.end != page {
-                        write(memory, &run, file, offset + (run.start - start))?;
-                        run.start = page;
-                    }
-                    run.end = page + PAGE;
-                }
-            }
-            write(memory, &run, file, offset + (run.start - start))?;
-            at += count * PAGE;
-        }
-        offset += region.len();
-    }
-    Ok(())
+/// A copy that is under way, pass by pass: each writes what differs from what was written before.
+///
+/// The first one may look at a guest that runs; the last one has to look at one that stands still.
+pub(crate) struct Saving<'a> {
+    memory: &'a Memory,
+    filled: &'a Filled,
+    pagemap: Option<&'a Pagemap>,
+    file: &'a File,
+    written: Written<'a>,
 }
 
-fn is_zero(memory: &Memory, page: u64) -> bool {
-    let Ok(slice) = memory.get_slice(GuestAddress(page), 4096) else { return true };
+impl<'a> Saving<'a> {
+    /// A copy to a file that is all holes, and as long as the memory.
+    pub(crate) fn to(
+        file: &'a File,
+        memory: &'a Memory,
+        filled: &'a Filled,
+        pagemap: Option<&'a Pagemap>,
+    ) -> io::Result<Saving<'a>> {
+        let len = memory.iter().map(vm_memory::GuestMemoryRegion::len).sum::<u64>();
+        let written = Written::none(file, len)?;
+        Ok(Saving { memory, filled, pagemap, file, written })
+    }
+
+    /// Writes what has to be written.
+    pub(crate) fn pass(&mut self) -> io::Result<()> {
+        let mut offset = 0;
+        for region in self.memory.iter() {
+            let mut at = 0;
+            while at < region.len() {
+                let len = (BATCH * PAGE).min(region.len() - at);
+                let host =
+                    region.as_ptr().addr() + usize::try_from(at).map_err(io::Error::other)?;
+                self.batch(region.start_addr().0 + at, len, host, offset + at)?;
+                at += len;
+            }
+            offset += region.len();
+        }
+        Ok(())
+    }
+
+    /// The same for a part, which has an address here and in the guest and a place in the file.
+    fn batch(&mut self, start: u64, len: u64, host: usize, offset: u64) -> io::Result<()> {
+        let entries = self.pagemap.map(|pagemap| pagemap.entries(host, len / PAGE)).transpose()?;
+        let mut run = start..start;
+        for (number, page) in (start..start + len).step_by(4096).enumerate() {
+            let place = offset + (page - start);
+            let touched =
+                entries.as_ref().is_none_or(|entries| entries[number] & (PRESENT | SWAPPED) != 0);
+            let before = self.written.page(place);
+            if (touched || before.is_some() || self.filled.contains(page))
+                && differs(self.memory, page, before)
+            {
+                self.written.set(place);
+                if run.end != page {
+                    write(self.memory, &run, self.file, offset + (run.start - start))?;
+                    run.start = page;
+                }
+                run.end = page + PAGE;
+            }
+        }
+        write(self.memory, &run, self.file, offset + (run.start - start))
+    }
+}
+
+/// Which pages of a file have been written, and what they are.
+struct Written<'a> {
+    /// By number.
+    pages: Vec<bool>,
+    /// Where the file is mapped.
+    start: *const u64,
+    len: usize,
+    /// It must not get shorter meanwhile.
+    _file: &'a File,
+}
+
+impl<'a> Written<'a> {
+    fn none(file: &'a File, len: u64) -> io::Result<Written<'a>> {
+        let pages = vec![false; usize::try_from(len / PAGE).map_err(io::Error::other)?];
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, wherever there is room.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, file.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Written { pages, start: start.cast(), len, _file: file })
+    }
+
+    fn set(&mut self, place: u64) {
+        self.pages[usize::try_from(place / PAGE).expect("it is in the file")] = true;
+    }
+
+    /// What was written there, if something was. A hole is not looked at, since that would fill it.
+    fn page(&self, place: u64) -> Option<*const u64> {
+        let number = usize::try_from(place / PAGE).expect("it is in the file");
+        self.pages[number].then(|| self.start.wrapping_add(number * WORDS))
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows of the mapping.
+        unsafe { libc::munmap(self.start.cast_mut().cast(), self.len) };
+    }
+}
+
+/// Whether a page of the guest's is not what was written of it, or not zero.
+fn differs(memory: &Memory, page: u64, written: Option<*const u64>) -> bool {
+    let Ok(slice) = memory.get_slice(GuestAddress(page), 4096) else { return false };
     let guard = slice.ptr_guard();
     #[expect(clippy::cast_ptr_alignment, reason = "a page begins where a word does")]
     let words = guard.as_ptr().cast::<u64>();
-    // SAFETY: a page of guest memory has as many words.
-    (0..512).all(|number| unsafe { words.add(number).read_volatile() } == 0)
+    (0..WORDS).any(|number| {
+        // SAFETY: a page of guest memory has as many words, and so has one of the file's mapping.
+        unsafe {
+            let before = written.map_or(0, |written| written.add(number).read_volatile());
+            words.add(number).read_volatile() != before
+        }
+    })
 }
 
 /// Writes a run of pages, if there are any.
@@ -208,7 +287,7 @@ mod tests {
     fn saved(memory: &Memory, filled: &Filled, pagemap: Option<&Pagemap>) -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(2 << 20).unwrap();
-        save(memory, filled, pagemap, &file).unwrap();
+        Saving::to(&file, memory, filled, pagemap).unwrap().pass().unwrap();
         file
     }
 
@@ -235,6 +314,30 @@ mod tests {
             let bytes = [0, 1, 5, 8, 511].map(|page| byte(&again, page));
             assert_eq!(bytes, [9, 0, 9, 7, 9]);
             assert_eq!(byte(&memory::map_saved(2, &file).unwrap().0, 1), 9);
+        }
+    }
+
+    #[test]
+    fn last_pass_writes_what_has_changed() {
+        for pagemap in [Pagemap::open(), None] {
+            let memory = memory::map(2).unwrap();
+            for page in [0, 1, 2, 3] {
+                put(&memory, page, 9);
+            }
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(2 << 20).unwrap();
+            let filled = Filled::default();
+            let mut copy = Saving::to(&file, &memory, &filled, pagemap.as_ref()).unwrap();
+            copy.pass().unwrap();
+            put(&memory, 1, 0);
+            put(&memory, 2, 8);
+            put(&memory, 100, 7);
+            memory::release(&memory, GuestAddress(3 * PAGE), PAGE);
+            copy.pass().unwrap();
+            copy.pass().unwrap();
+            let (again, _) = memory::map_saved(2, &file).unwrap();
+            assert_eq!([0, 1, 2, 3, 4, 100].map(|page| byte(&again, page)), [9, 0, 8, 0, 0, 7]);
+            assert!(file.metadata().unwrap().blocks() * 512 <= 10 * PAGE);
         }
     }
 
