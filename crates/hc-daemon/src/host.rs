@@ -85,6 +85,11 @@ impl Host {
         self.lib_dir.join(SCRATCH)
     }
 
+    /// The program that is rehearsed in VMs that wait, and where its root file system is kept.
+    pub(crate) fn rehearsal(&self) -> (PathBuf, PathBuf) {
+        (self.lib_dir.join(INIT), self.cache_dir.join("rehearsal.erofs"))
+    }
+
     /// How long a guest may take from power-on to its first word.
     pub(crate) fn boot_timeout_seconds(&self) -> u32 {
         self.boot_timeout_seconds

@@ -8,11 +8,14 @@
 //! - None waits while the host is short of memory.
 //! - A VM that waits belongs to its own process, and ends with the daemon.
 
+mod rehearsal;
+
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hc_pod::job::{Job, Shape};
+use hc_pod::job::{Job, Shape, Warm};
 use tokio::sync::Notify;
 
 use crate::process::{Process, Processes};
@@ -39,6 +42,11 @@ pub(crate) struct Pool {
 pub(crate) struct Want {
     pub(crate) key: Key,
     pub(crate) shape: Shape,
+    /// The guest's init, which is also the program that is rehearsed: it ends at once where it is
+    /// none.
+    pub(crate) init: PathBuf,
+    /// Where the rehearsal's root file system goes.
+    pub(crate) rehearsal: PathBuf,
 }
 
 impl Pool {
@@ -95,7 +103,7 @@ impl Pool {
         processes: &Processes,
         want: Want,
     ) -> Duration {
-        let Want { key, shape } = want;
+        let Want { key, shape, init, rehearsal } = want;
         if is_short_of_memory() {
             self.waiting().clear();
             return LOOK_EVERY;
@@ -106,8 +114,12 @@ impl Pool {
         }
         let Some(guest) = templates.get_or_make(&key, &shape).await else { return RETRY_AFTER };
         let made = async {
+            let disk = rehearsal.clone();
+            let work = move || rehearsal::make(&init, &disk);
+            let made = tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other);
+            made.flatten().map_err(|error| format!("cannot make the rehearsal's disk: {error}"))?;
             let process = processes.start().map_err(|failure| failure.0.message)?;
-            let job = Job::Warm(shape, guest);
+            let job = Job::Warm(Warm { shape, rehearsal }, guest);
             process.give(&job).map_err(|error| error.to_string())?;
             process.outcome().await?;
             Ok::<_, String>(process)

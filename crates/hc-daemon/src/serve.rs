@@ -83,6 +83,9 @@ fn start() -> Result<Started> {
     });
     supervisor.take_up();
     supervisor.snapshots.tidy();
+    if let Some(templates) = &supervisor.templates {
+        templates.tidy();
+    }
     supervisor.keep_pool();
     tokio::spawn(async move { host.probe().await.clone() });
     let listener = listen(&paths)?;

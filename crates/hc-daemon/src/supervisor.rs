@@ -184,7 +184,8 @@ impl Supervisor {
         let vm = self.vm_config(choice.driver, boot, vcpus, memory_mib);
         let shape = nobodys(Shape { vm, network: true });
         let (_, key) = self.template_key(&shape).await?;
-        Some(Want { key, shape })
+        let (init, rehearsal) = self.host.rehearsal();
+        Some(Want { key, shape, init, rehearsal })
     }
 
     fn rootfs(&self, entry: &Entry) -> Result<PathBuf> {

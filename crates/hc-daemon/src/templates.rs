@@ -40,8 +40,9 @@ use crate::process::Processes;
 const MAX_FILES: usize = 8;
 /// How many templates are held in memory.
 const MAX_LOADED: usize = 3;
-/// How long a template that could not be made is not tried again.
-const RETRY_AFTER: Duration = Duration::from_mins(10);
+/// How long a template that could not be made is not tried again: something may have ended its VM,
+/// and the next attempt costs a boot in the background.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 const EXTENSION: &str = "template";
 
 /// All templates of this daemon.
@@ -88,6 +89,16 @@ impl Templates {
             loaded: Loaded::new(MAX_LOADED),
             state: Mutex::default(),
             reading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Removes what daemons before us left half-made, where files cannot be made without a name.
+    pub(crate) fn tidy(&self) {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension != EXTENSION) {
+                let _ = std::fs::remove_file(path); // Tried again at the next start.
+            }
         }
     }
 

@@ -59,8 +59,8 @@ pub enum Job {
         /// The guest that its VM goes on from, if it does not boot.
         guest: Option<Guest>,
     },
-    /// Make a VM of a template, for the pod that comes next.
-    Warm(Shape, Guest),
+    /// Make a VM of a template, for the pod that comes next, and rehearse a pod in it.
+    Warm(Warm, Guest),
     /// Boot a VM, park it and copy it to the guest's empty files.
     Template(Shape, Guest),
 }
@@ -83,6 +83,15 @@ pub struct Shape {
     pub network: bool,
 }
 
+/// A VM that is to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warm {
+    /// Its shape.
+    pub shape: Shape,
+    /// A root file system with one program, `/program`, which ends at once.
+    pub rehearsal: PathBuf,
+}
+
 /// What came of a job that is not a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,7 +106,7 @@ pub enum Outcome {
 #[serde(rename_all = "kebab-case")]
 enum Message {
     Pod(PodDirs),
-    Warm(Shape),
+    Warm(Warm),
     Template(Shape),
 }
 
@@ -117,7 +126,7 @@ impl Job {
             Job::Pod { dirs, listener, lock, log, .. } => {
                 (Message::Pod(dirs.clone()), vec![listener.as_fd(), lock.as_fd(), log.as_fd()])
             }
-            Job::Warm(shape, _) => (Message::Warm(shape.clone()), Vec::new()),
+            Job::Warm(warm, _) => (Message::Warm(warm.clone()), Vec::new()),
             Job::Template(shape, _) => (Message::Template(shape.clone()), Vec::new()),
         };
         if let Job::Pod { guest: Some(guest), .. } | Job::Warm(_, guest) | Job::Template(_, guest) =
@@ -149,7 +158,7 @@ impl Job {
                     guest: guest(&mut files),
                 })
             })(),
-            Message::Warm(shape) => guest(&mut files).map(|guest| Job::Warm(shape, guest)),
+            Message::Warm(warm) => guest(&mut files).map(|guest| Job::Warm(warm, guest)),
             Message::Template(shape) => guest(&mut files).map(|guest| Job::Template(shape, guest)),
         };
         job.map(Some).ok_or_else(|| io::Error::other("a job came without its files"))
@@ -231,15 +240,19 @@ mod tests {
         }
     }
 
+    fn warm() -> Warm {
+        Warm { shape: shape(), rehearsal: "/r".into() }
+    }
+
     #[test]
     fn a_job_comes_with_its_files() {
         let (ours, theirs) = socket().unwrap();
         let guest = Guest::empty().unwrap();
-        Job::Warm(shape(), guest.share().unwrap()).send(&ours).unwrap();
+        Job::Warm(warm(), guest.share().unwrap()).send(&ours).unwrap();
         let Some(Job::Warm(received, copy)) = Job::receive(&theirs).unwrap() else {
             panic!("another job")
         };
-        assert_eq!(received, shape());
+        assert_eq!(received, warm());
         (&copy.state).write_all(b"same file").unwrap();
         let mut text = String::new();
         let mut state = guest.state;
@@ -262,7 +275,7 @@ mod tests {
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         Outcome::Ready.send(&theirs).unwrap();
         assert_eq!(Outcome::receive(&ours).unwrap(), Outcome::Ready);
-        Job::Warm(shape(), Guest::empty().unwrap()).send(&ours).unwrap();
+        Job::Warm(warm(), Guest::empty().unwrap()).send(&ours).unwrap();
         drop(theirs);
         assert!(matches!(Outcome::receive(&ours).unwrap(), Outcome::Failed(_)));
     }

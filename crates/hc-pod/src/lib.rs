@@ -27,6 +27,7 @@ mod machine;
 mod output;
 mod parent;
 mod pod;
+mod rehearsal;
 mod run;
 pub mod saved;
 pub mod scratch;

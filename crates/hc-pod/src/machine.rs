@@ -24,8 +24,9 @@ use tokio::time::timeout;
 
 use crate::config::{DriverConfig, TransportConfig, VmConfig};
 use crate::failure::{Failure, Result, chain};
-use crate::job::Shape;
+use crate::job::{Shape, Warm};
 use crate::pod::Pod;
+use crate::rehearsal::rehearse;
 use crate::{OUR_FAILURE, PodConfig, ROOTFS_DISK, saved, scratch};
 
 /// The serial of the scratch disk.
@@ -180,15 +181,32 @@ async fn from_waiting(pod: &Pod, mut booted: Booted) -> Result<Booted> {
 }
 
 impl Booted {
-    /// Makes a VM of a template, for whichever pod comes next.
+    /// Makes a VM of a template, for whichever pod comes next, and rehearses a pod in it.
     pub(crate) async fn waiting(
-        shape: &Shape,
+        warm: &Warm,
         guest: saved::Guest,
         run_dir: &Path,
     ) -> Result<Booted> {
+        let Warm { shape, rehearsal } = warm;
         let mut spec = nobodys(shape, run_dir)?;
         spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
-        boot(shape.vm.driver, spec, COPY_PATIENCE, || ()).await
+        spec.disks = vec![
+            Disk {
+                id: ROOTFS_DISK.into(),
+                file: File::open(rehearsal)
+                    .map_err(|error| Failure::io("cannot open the rehearsal's disk", &error))?,
+                access: Access::ReadOnly,
+            },
+            Disk {
+                id: SCRATCH_DISK.into(),
+                file: scratch::in_memory(&shape.vm.scratch_template)
+                    .map_err(|error| Failure::io("cannot make a scratch disk", &error))?,
+                access: Access::Scratch,
+            },
+        ];
+        let mut booted = boot(shape.vm.driver, spec, COPY_PATIENCE, || ()).await?;
+        rehearse(&booted.guest, &mut booted.events, shape.network).await?;
+        Ok(booted)
     }
 }
 

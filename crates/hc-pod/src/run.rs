@@ -46,7 +46,7 @@ pub async fn work(
                 return pod(PodDir::from_paths(dirs.data, dirs.runtime), listener, lock, source)
                     .await;
             }
-            Job::Warm(shape, guest) => match Booted::waiting(&shape, guest, scratch).await {
+            Job::Warm(warm, guest) => match Booted::waiting(&warm, guest, scratch).await {
                 Ok(booted) => waiting = Some(booted),
                 Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
             },

@@ -36,6 +36,13 @@ pub fn create(template: &Path, disk: &Path) -> io::Result<()> {
     std::fs::rename(&temporary, disk)
 }
 
+/// A disk of no name, made from `template`, in memory.
+pub(crate) fn in_memory(template: &Path) -> io::Result<File> {
+    let file = File::from(rustix::fs::memfd_create("scratch", rustix::fs::MemfdFlags::CLOEXEC)?);
+    fill(&read_template(template)?, &file)?;
+    Ok(file)
+}
+
 /// Makes the file `to` a copy of the disk `from`: the same blocks where the file system can share
 /// them, else a copy of those that were written.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {

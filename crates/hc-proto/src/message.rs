@@ -36,8 +36,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
-    /// Gives the guest its identity, network and scratch space. The first call of a pod, made once,
-    /// and the same for a guest that booted and for the copy of one that was parked.
+    /// Gives the guest its identity, network and scratch space. The first call of a pod, made once
+    /// unless the guest is parked, and the same for a guest that booted and for the copy of one that was parked.
     SetUp(PodSetup),
     /// Makes a container's root and control group; runs nothing yet.
     CreateContainer(Box<ContainerSpec>),
@@ -69,8 +69,9 @@ pub enum Call {
         /// The container.
         container: Id,
     },
-    /// Gets the guest ready to be copied, memory and devices, before it has an identity: lets go of
-    /// every disk, so that each copy finds its own behind them. Refused once the pod is set up.
+    /// Gets the guest ready to be copied, or to be given other disks: takes back what
+    /// [`Call::SetUp`] did, if anything, and lets go of every disk, so that it finds what is behind
+    /// them by then when it is set up next. Refused while there are containers.
     Park,
     /// Gives a pod that was copied while it ran another identity. Names and addresses change under
     /// its processes: open connections die, and what a process has read stays as it was.

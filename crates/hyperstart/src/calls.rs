@@ -62,9 +62,12 @@ impl Init {
         }
     }
 
-    fn park(&self) -> Result<()> {
-        if self.pod.is_some() {
-            return Err(Error::invalid("the pod is set up already"));
+    fn park(&mut self) -> Result<()> {
+        if !self.containers.is_empty() || !self.processes.is_empty() {
+            return Err(Error::invalid("the pod has containers"));
+        }
+        if let Some(pod) = self.pod.take() {
+            setup::undo(&pod)?;
         }
         devices::let_go_of_disks()
     }

@@ -28,6 +28,21 @@ pub(crate) fn apply(setup: &PodSetup) -> Result<()> {
     mount_scratch(&setup.scratch)
 }
 
+/// Takes back what [`apply`] did, and the images that containers have had mounted since.
+pub(crate) fn undo(setup: &PodSetup) -> Result<()> {
+    if let Some(network) = &setup.identity.network {
+        network::take_down(network)?;
+    }
+    let images = format!("{RUN}/images");
+    for image in fs::read_dir(&images).attempt(|| format!("read {images}"))?.flatten() {
+        let path = image.path();
+        let what = || format!("let go of {}", path.display());
+        unmount(&path, UnmountFlags::empty()).attempt(what)?;
+        fs::remove_dir(&path).attempt(what)?;
+    }
+    unmount(format!("{RUN}/scratch"), UnmountFlags::empty()).attempt(|| "unmount scratch".into())
+}
+
 /// Makes this guest the pod that `identity` says, in place of the one that it was `before`.
 pub(crate) fn take_on(identity: &Identity, before: Option<&Identity>) -> Result<()> {
     set_clock(identity.unix_nanos, &identity.entropy)?;
