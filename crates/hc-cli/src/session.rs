@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hc_api::stream::{Decoder, ExitFrame, Frame};
 use hc_api::{ErrorBody, ErrorKind, KillQuery};
-use hc_spec::{Signal, WindowSize};
+use hc_spec::Signal;
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -119,7 +119,11 @@ impl Session<'_> {
         input: mpsc::Sender<Input>,
     ) -> Result<End> {
         let mut output = Output::new(self.shown);
-        let end = match self.receive_into(&mut output, reader, early, shared, input).await {
+        // Put back when this function is left, once the last output is out: that is for a raw
+        // terminal as well.
+        let mut raw = None;
+        let received = self.receive_into(&mut output, &mut raw, reader, early, shared, input);
+        let end = match received.await {
             Ok(Some(end)) => Ok(end),
             Ok(None) => return Ok(End::OutputClosed),
             Err(failure) => Err(failure),
@@ -134,14 +138,13 @@ impl Session<'_> {
     async fn receive_into(
         &self,
         output: &mut Output,
+        raw: &mut Option<terminal::Raw>,
         mut reader: OwnedReadHalf,
         early: &[u8],
         shared: &Shared,
         input: mpsc::Sender<Input>,
     ) -> Result<Option<End>> {
         let mut input = Some(input);
-        // The terminal is put back when this function is left.
-        let mut _raw = None;
         let mut decoder = Decoder::default();
         decoder.feed(early);
         let mut buffer = vec![0; READ_SIZE];
@@ -159,7 +162,7 @@ impl Session<'_> {
             if shared.started.get()
                 && let Some(sender) = input.take()
             {
-                _raw = self.begin_input(sender)?;
+                *raw = self.begin_input(sender)?;
             }
             if output.flush().await.is_err() {
                 return Ok(None);
@@ -212,15 +215,15 @@ impl Session<'_> {
         &self,
         signals: &mut Signals,
         shared: &Shared,
-        resizes: mpsc::Sender<WindowSize>,
+        resizes: mpsc::Sender<()>,
     ) -> End {
         let mut asked = 0;
         loop {
             let signal = match signals.next().await {
                 Event::WindowChanged => {
-                    if let Some(size) = terminal::window_size().filter(|_| self.terminal) {
-                        // When one waits already, it has not been sent and the next will do.
-                        let _ = resizes.try_send(size);
+                    if self.terminal {
+                        // Where the news of another waits still, the size is yet to be asked for.
+                        let _ = resizes.try_send(());
                     }
                     continue;
                 }
@@ -232,8 +235,12 @@ impl Session<'_> {
             asked += u32::from(matches!(signal, Signal::INT | Signal::TERM));
             if !shared.started.get() || asked >= PATIENCE {
                 shared.cut.set(Some(signal));
-                kill(self.client, self.container, Signal::KILL).await;
-                tokio::time::sleep(KILL_DEADLINE).await;
+                // The end that comes of it is received meanwhile.
+                let _ = tokio::time::timeout(KILL_DEADLINE, async {
+                    kill(self.client, self.container, Signal::KILL).await;
+                    std::future::pending::<()>().await;
+                })
+                .await;
                 return End::Signal(signal);
             }
             kill(self.client, self.container, signal).await;
@@ -257,12 +264,16 @@ pub(crate) async fn kill(client: &Client, container: &str, signal: Signal) {
 async fn send(
     writer: &mut OwnedWriteHalf,
     mut input: mpsc::Receiver<Input>,
-    mut resizes: mpsc::Receiver<WindowSize>,
+    mut resizes: mpsc::Receiver<()>,
 ) {
     loop {
         let mut bytes = Vec::new();
         tokio::select! {
-            Some(size) = resizes.recv() => Frame::Resize(size).encode(&mut bytes),
+            Some(()) = resizes.recv() => {
+                if let Some(size) = terminal::window_size() {
+                    Frame::Resize(size).encode(&mut bytes);
+                }
+            }
             Some(next) = input.recv() => match next {
                 Input::Frames(frames) => bytes = frames,
                 Input::Detach => return,

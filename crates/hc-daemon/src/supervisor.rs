@@ -33,7 +33,7 @@ use crate::templates::{Key, Templates};
 const CONFINED_UIDS: std::ops::Range<u32> = 0x7000_0000..0x7100_0000;
 /// What guest kernels are told beside what a driver adds: no chatter, and no network card that the
 /// `dummy` driver makes up.
-const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0";
+const KERNEL_PARAMETERS: &str = "quiet dummy.numdummies=0 rcupdate.rcu_expedited=1";
 
 /// How long a pod may take to say how it is, and to be gone if it has ended: milliseconds, unless it
 /// hangs or somebody reads its last output slowly.

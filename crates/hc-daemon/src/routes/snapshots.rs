@@ -78,6 +78,8 @@ pub(crate) async fn clone(
         original.record.copy(identity, request, &driver, Origin::Own, Timestamp::now())
     })?;
     let work = entry.work.lock().await;
+    // With the rights that a pod's folder has.
+    entry.dir.create().map_err(|error| Failure::host("cannot make the pod's folder", &error))?;
     let taken = snapshots::take(&original, &snapshots::own(&entry)).await;
     drop(work);
     if let Err(failure) = taken {
