@@ -8,14 +8,11 @@
 //! - None waits while the host is short of memory.
 //! - A VM that waits belongs to its own process, and ends with the daemon.
 
-mod rehearsal;
-
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hc_pod::job::{Job, Shape, Warm};
+use hc_pod::job::{Job, Shape};
 use tokio::sync::Notify;
 
 use crate::process::{Process, Processes};
@@ -42,11 +39,6 @@ pub(crate) struct Pool {
 pub(crate) struct Want {
     pub(crate) key: Key,
     pub(crate) shape: Shape,
-    /// The guest's init, which is also the program that is rehearsed: it ends at once where it is
-    /// none.
-    pub(crate) init: PathBuf,
-    /// Where the rehearsal's root file system goes.
-    pub(crate) rehearsal: PathBuf,
 }
 
 impl Pool {
@@ -103,7 +95,7 @@ impl Pool {
         processes: &Processes,
         want: Want,
     ) -> Duration {
-        let Want { key, shape, init, rehearsal } = want;
+        let Want { key, shape } = want;
         if is_short_of_memory() {
             self.waiting().clear();
             return LOOK_EVERY;
@@ -114,12 +106,9 @@ impl Pool {
         }
         let Some(guest) = templates.get_or_make(&key, &shape).await else { return RETRY_AFTER };
         let made = async {
-            let disk = rehearsal.clone();
-            let work = move || rehearsal::make(&init, &disk);
-            let made = tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other);
-            made.flatten().map_err(|error| format!("cannot make the rehearsal's disk: {error}"))?;
+            let warm = templates.rehearsed(&shape).await.map_err(|failure| failure.0.message)?;
             let process = processes.start().map_err(|failure| failure.0.message)?;
-            let job = Job::Warm(Warm { shape, rehearsal }, guest);
+            let job = Job::Warm(warm, guest);
             process.give(&job).map_err(|error| error.to_string())?;
             process.outcome().await?;
             Ok::<_, String>(process)

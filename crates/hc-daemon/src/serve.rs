@@ -70,7 +70,7 @@ fn start() -> Result<Started> {
     let host = Arc::new(Host::new(&paths.lib_dir, &paths.data_dir, &programs, &config));
     let processes = Processes::new(&programs, &paths.runtime_dir);
     let templates = (config.templates == TemplatesMode::Auto)
-        .then(|| Arc::new(Templates::new(&paths.data_dir, processes.clone())));
+        .then(|| Arc::new(Templates::new(&paths.data_dir, processes.clone(), host.rehearsal())));
     let supervisor = Arc::new(Supervisor {
         containers,
         host: Arc::clone(&host),

@@ -184,8 +184,7 @@ impl Supervisor {
         let vm = self.vm_config(choice.driver, boot, vcpus, memory_mib);
         let shape = nobodys(Shape { vm, network: true });
         let (_, key) = self.template_key(&shape).await?;
-        let (init, rehearsal) = self.host.rehearsal();
-        Some(Want { key, shape, init, rehearsal })
+        Some(Want { key, shape })
     }
 
     fn rootfs(&self, entry: &Entry) -> Result<PathBuf> {

@@ -17,6 +17,7 @@
 //! - There is no error for a pod here: without a template it boots its kernel.
 
 mod key;
+mod rehearsal;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hc_api::ErrorKind;
-use hc_pod::job::{Job, Shape};
+use hc_pod::job::{Job, Rehearsed, Shape};
 use hc_pod::saved::{self, Guest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,12 @@ const EXTENSION: &str = "template";
 pub(crate) struct Templates {
     dir: PathBuf,
     processes: Processes,
+    /// The guest's init, which is also the program that is rehearsed: it ends at once where it is
+    /// none.
+    init: PathBuf,
+    /// Where the rehearsal's root file system is kept.
+    rehearsal: PathBuf,
+    is_rehearsal_made: tokio::sync::OnceCell<()>,
     keys: Keys,
     loaded: Loaded,
     state: Mutex<State>,
@@ -81,10 +88,18 @@ pub(crate) struct Listed {
 }
 
 impl Templates {
-    pub(crate) fn new(data_dir: &Path, processes: Processes) -> Templates {
+    /// `init` and `rehearsal` are the program that is rehearsed, and where its root file system goes.
+    pub(crate) fn new(
+        data_dir: &Path,
+        processes: Processes,
+        (init, rehearsal): (PathBuf, PathBuf),
+    ) -> Templates {
         Templates {
             dir: data_dir.join("templates"),
             processes,
+            init,
+            rehearsal,
+            is_rehearsal_made: tokio::sync::OnceCell::new(),
             keys: Keys::default(),
             loaded: Loaded::new(MAX_LOADED),
             state: Mutex::default(),
@@ -165,7 +180,8 @@ impl Templates {
         let guest = Guest::empty().map_err(|error| cannot(&error))?;
         let process = self.processes.start()?;
         let shared = guest.share().map_err(|error| cannot(&error))?;
-        process.give(&Job::Template(shape.clone(), shared)).map_err(|error| cannot(&error))?;
+        let rehearsed = self.rehearsed(shape).await?;
+        process.give(&Job::Template(rehearsed, shared)).map_err(|error| cannot(&error))?;
         process.outcome().await.map_err(|reason| cannot(&reason))?;
         let label = Label { key: key.to_string(), shape: shape.clone(), created: Timestamp::now() };
         let (dir, path) = (self.dir.clone(), self.path(key));
@@ -178,6 +194,19 @@ impl Templates {
         let shared = self.loaded.keep(key.as_str(), guest);
         self.remove_surplus();
         Ok(shared)
+    }
+
+    /// A VM of this shape in which a pod can be rehearsed.
+    pub(crate) async fn rehearsed(&self, shape: &Shape) -> Result<Rehearsed> {
+        let work = || {
+            let (init, out) = (self.init.clone(), self.rehearsal.clone());
+            tokio::task::spawn_blocking(move || rehearsal::make(&init, &out))
+        };
+        let made = self
+            .is_rehearsal_made
+            .get_or_try_init(|| async { work().await.map_err(std::io::Error::other).flatten() });
+        made.await.map_err(|error| Failure::host("cannot make the rehearsal's disk", &error))?;
+        Ok(Rehearsed { shape: shape.clone(), rehearsal: self.rehearsal.clone() })
     }
 
     /// Every template that has a file, newest first.

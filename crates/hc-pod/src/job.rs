@@ -60,9 +60,9 @@ pub enum Job {
         guest: Option<Guest>,
     },
     /// Make a VM of a template, for the pod that comes next, and rehearse a pod in it.
-    Warm(Warm, Guest),
-    /// Boot a VM, park it and copy it to the guest's empty files.
-    Template(Shape, Guest),
+    Warm(Rehearsed, Guest),
+    /// Boot a VM, rehearse a pod in it, and copy its guest to the empty files.
+    Template(Rehearsed, Guest),
 }
 
 /// The folders of a pod, as [`PodDir`](crate::PodDir) names them.
@@ -83,9 +83,9 @@ pub struct Shape {
     pub network: bool,
 }
 
-/// A VM that is to wait.
+/// A VM in which a pod is rehearsed before it is anybody's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warm {
+pub struct Rehearsed {
     /// Its shape.
     pub shape: Shape,
     /// A root file system with one program, `/program`, which ends at once.
@@ -106,8 +106,8 @@ pub enum Outcome {
 #[serde(rename_all = "kebab-case")]
 enum Message {
     Pod(PodDirs),
-    Warm(Warm),
-    Template(Shape),
+    Warm(Rehearsed),
+    Template(Rehearsed),
 }
 
 /// A socket for jobs: the daemon's end, non-blocking, and the pod process's.
@@ -126,8 +126,8 @@ impl Job {
             Job::Pod { dirs, listener, lock, log, .. } => {
                 (Message::Pod(dirs.clone()), vec![listener.as_fd(), lock.as_fd(), log.as_fd()])
             }
-            Job::Warm(warm, _) => (Message::Warm(warm.clone()), Vec::new()),
-            Job::Template(shape, _) => (Message::Template(shape.clone()), Vec::new()),
+            Job::Warm(new, _) => (Message::Warm(new.clone()), Vec::new()),
+            Job::Template(new, _) => (Message::Template(new.clone()), Vec::new()),
         };
         if let Job::Pod { guest: Some(guest), .. } | Job::Warm(_, guest) | Job::Template(_, guest) =
             self
@@ -158,8 +158,8 @@ impl Job {
                     guest: guest(&mut files),
                 })
             })(),
-            Message::Warm(warm) => guest(&mut files).map(|guest| Job::Warm(warm, guest)),
-            Message::Template(shape) => guest(&mut files).map(|guest| Job::Template(shape, guest)),
+            Message::Warm(new) => guest(&mut files).map(|guest| Job::Warm(new, guest)),
+            Message::Template(new) => guest(&mut files).map(|guest| Job::Template(new, guest)),
         };
         job.map(Some).ok_or_else(|| io::Error::other("a job came without its files"))
     }
@@ -240,8 +240,8 @@ mod tests {
         }
     }
 
-    fn warm() -> Warm {
-        Warm { shape: shape(), rehearsal: "/r".into() }
+    fn warm() -> Rehearsed {
+        Rehearsed { shape: shape(), rehearsal: "/r".into() }
     }
 
     #[test]

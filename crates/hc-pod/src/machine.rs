@@ -12,19 +12,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hc_guest::{Events, Guest, Predecessor, Process};
-use hc_proto::message::Call;
 use hc_usernet::{Dns, Network, Publish};
 use hc_vmm::{Access, Confinement, Disk, Driver, Exit, Link, Nic, Saved, Transport, Vm, VmSpec};
 use hc_vmm_kvm::Kvm;
 use hc_vmm_qemu::{Accelerator, Qemu};
-use rustix::fs::MemfdFlags;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{DriverConfig, TransportConfig, VmConfig};
 use crate::failure::{Failure, Result, chain};
-use crate::job::{Shape, Warm};
+use crate::job::Rehearsed;
 use crate::pod::Pod;
 use crate::rehearsal::rehearse;
 use crate::{OUR_FAILURE, PodConfig, ROOTFS_DISK, saved, scratch};
@@ -38,8 +36,6 @@ const COPY_PATIENCE: Duration = Duration::from_secs(15);
 const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest piece of a guest's last words in an error.
 const MAX_LAST_WORDS: usize = 400;
-/// The length of the disks that a template's guest has: something to be probed, without content.
-const PLACEHOLDER: u64 = 1 << 20;
 
 /// A VM whose guest answers, and that knows of no pod.
 pub(crate) struct Booted {
@@ -183,42 +179,32 @@ async fn from_waiting(pod: &Pod, mut booted: Booted) -> Result<Booted> {
 impl Booted {
     /// Makes a VM of a template, for whichever pod comes next, and rehearses a pod in it.
     pub(crate) async fn waiting(
-        warm: &Warm,
+        new: &Rehearsed,
         guest: saved::Guest,
         run_dir: &Path,
     ) -> Result<Booted> {
-        let Warm { shape, rehearsal } = warm;
-        let mut spec = nobodys(shape, run_dir)?;
+        let mut spec = nobodys(new, run_dir)?;
         spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
-        spec.disks = vec![
-            Disk {
-                id: ROOTFS_DISK.into(),
-                file: File::open(rehearsal)
-                    .map_err(|error| Failure::io("cannot open the rehearsal's disk", &error))?,
-                access: Access::ReadOnly,
-            },
-            Disk {
-                id: SCRATCH_DISK.into(),
-                file: scratch::in_memory(&shape.vm.scratch_template)
-                    .map_err(|error| Failure::io("cannot make a scratch disk", &error))?,
-                access: Access::Scratch,
-            },
-        ];
-        let mut booted = boot(shape.vm.driver, spec, COPY_PATIENCE, || ()).await?;
-        rehearse(&booted.guest, &mut booted.events, shape.network).await?;
+        let mut booted = boot(new.shape.vm.driver, spec, COPY_PATIENCE, || ()).await?;
+        rehearse(&booted.guest, &mut booted.events, new.shape.network).await?;
         Ok(booted)
     }
 }
 
-/// Boots a VM of this shape, and copies its guest to the empty files of `guest`.
+/// Boots a VM of this shape, rehearses a pod in it, and copies its guest to the empty files of
+/// `guest`.
+///
+/// What a kernel does when it does something for the first time is done then, and not again in each
+/// copy.
 pub(crate) async fn make_template(
-    shape: &Shape,
+    new: &Rehearsed,
     guest: &saved::Guest,
     run_dir: &Path,
 ) -> Result<()> {
-    let patience = Duration::from_secs(shape.vm.boot_timeout_seconds.into());
-    let mut booted = boot(shape.vm.driver, nobodys(shape, run_dir)?, patience, || ()).await?;
-    booted.guest.call(Call::Park).await?;
+    let vm = &new.shape.vm;
+    let patience = Duration::from_secs(vm.boot_timeout_seconds.into());
+    let mut booted = boot(vm.driver, nobodys(new, run_dir)?, patience, || ()).await?;
+    rehearse(&booted.guest, &mut booted.events, new.shape.network).await?;
     let Some(snapshot) = booted.vm.snapshot() else {
         return Err(Failure::new(hc_api::ErrorKind::Unsupported, "this driver copies no guests"));
     };
@@ -227,24 +213,24 @@ pub(crate) async fn make_template(
     Ok(())
 }
 
-/// A VM with disks that have no content.
-fn nobodys(shape: &Shape, run_dir: &Path) -> Result<VmSpec> {
-    let placeholder = |id: &str, access| {
-        let file = rustix::fs::memfd_create(id, MemfdFlags::CLOEXEC).map(File::from);
-        let file = file.map_err(std::io::Error::from).and_then(|file| {
-            file.set_len(PLACEHOLDER)?;
-            Ok(file)
-        });
-        let file = file.map_err(|error| Failure::io("cannot make a placeholder disk", &error))?;
-        Ok::<_, Failure>(Disk { id: id.into(), file, access })
+/// A VM of no pod, with the disks of a rehearsal.
+fn nobodys(Rehearsed { shape, rehearsal }: &Rehearsed, run_dir: &Path) -> Result<VmSpec> {
+    let rootfs = Disk {
+        id: ROOTFS_DISK.into(),
+        file: File::open(rehearsal)
+            .map_err(|error| Failure::io("cannot open the rehearsal's disk", &error))?,
+        access: Access::ReadOnly,
     };
-    let disks = vec![
-        placeholder(ROOTFS_DISK, Access::ReadOnly)?,
-        placeholder(SCRATCH_DISK, Access::Scratch)?,
-    ];
+    let scratch = Disk {
+        id: SCRATCH_DISK.into(),
+        file: scratch::in_memory(&shape.vm.scratch_template)
+            .map_err(|error| Failure::io("cannot make a scratch disk", &error))?,
+        access: Access::Scratch,
+    };
     let mac = hc_usernet::Config::default().guest_mac;
     let nic = shape.network.then_some(Nic { mac, link: Link::Owner });
-    Ok(spec(&shape.vm, "hyper-template".to_owned(), run_dir.to_owned(), disks, nic))
+    let name = "hyper-template".to_owned();
+    Ok(spec(&shape.vm, name, run_dir.to_owned(), vec![rootfs, scratch], nic))
 }
 
 /// Starts a VM and meets its guest.

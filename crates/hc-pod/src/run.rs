@@ -46,12 +46,12 @@ pub async fn work(
                 return pod(PodDir::from_paths(dirs.data, dirs.runtime), listener, lock, source)
                     .await;
             }
-            Job::Warm(warm, guest) => match Booted::waiting(&warm, guest, scratch).await {
+            Job::Warm(new, guest) => match Booted::waiting(&new, guest, scratch).await {
                 Ok(booted) => waiting = Some(booted),
                 Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
             },
-            Job::Template(shape, guest) => {
-                match machine::make_template(&shape, &guest, scratch).await {
+            Job::Template(new, guest) => {
+                match machine::make_template(&new, &guest, scratch).await {
                     Ok(()) => {}
                     Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
                 }
