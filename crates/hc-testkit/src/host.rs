@@ -184,6 +184,11 @@ impl Host {
         until("the daemon is dead", || !is_alive(daemon));
     }
 
+    /// What the daemon has to say.
+    pub fn daemon_log(&self) -> String {
+        fs::read_to_string(self.runtime_dir().join("hyperd.log")).unwrap_or_default()
+    }
+
     /// The process that owns a container's VM.
     #[track_caller]
     pub fn pod_pid(&self, name: &str) -> u32 {
@@ -211,9 +216,13 @@ impl Host {
 }
 
 impl Drop for Host {
+    #[expect(clippy::print_stderr, reason = "cargo shows it with the test that failed")]
     fn drop(&mut self) {
         if !self.runtime_dir().join("hyperd.sock").exists() {
             return;
+        }
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.daemon_log());
         }
         let ids = self.hyper(["ps", "--all", "--quiet"]).stdout;
         let ids: Vec<_> = ids.lines().collect();

@@ -14,5 +14,6 @@ mod network;
 mod probe;
 mod rootless;
 mod run;
+mod snapshots;
 mod streams;
 mod templates;

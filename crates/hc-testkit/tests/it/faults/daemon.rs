@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use hc_testkit::{Host, is_alive, processes_naming, until};
+use hc_testkit::{Host, children_of, is_alive, until};
 
 use super::{finish, instant, kill_daemon, let_end, names, start, start_until};
 
@@ -55,9 +55,10 @@ impl When {
             When::After(millis) => instant(*millis),
             When::Folder => until("the pod's folder is there", || any(&pods, "")),
             When::Socket => until("the pod's socket is there", || any(&sockets, "pod.sock")),
-            When::Process => until("the pod's process runs", || {
-                !processes_naming(&pods.display().to_string()).is_empty()
-            }),
+            When::Process => {
+                let daemon = host.daemon_pid();
+                until("the pod's process runs", || !children_of(daemon).is_empty());
+            }
             When::Record => until("the pod's record is there", || any(&pods, "status.json")),
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hc_testkit::{Host, has_program, memory_kib, processes_naming, skip};
+use hc_testkit::{Host, children_of, has_program, memory_kib, skip};
 
 use super::start;
 
@@ -74,11 +74,11 @@ fn check(mode: u32, reason: &str) {
     host.configure("boot-timeout = 4");
     host.busybox();
 
+    let daemon = host.daemon_pid();
     let mut run = start(&mut host.command(["run", "--rm", "--name", "x", "busybox", "true"]));
-    let pods = host.data_dir().join("pods").display().to_string();
     let mut peak = 0;
     while run.try_wait().unwrap().is_none() {
-        for pod in processes_naming(&pods) {
+        for pod in children_of(daemon) {
             peak = peak.max(memory_kib(pod, "status", "VmHWM").unwrap_or(0));
         }
         // Not a wait for the end, only a pause between two looks at the memory.

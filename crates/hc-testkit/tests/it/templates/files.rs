@@ -16,10 +16,6 @@ fn only_file(host: &Host) -> std::path::PathBuf {
     files.into_iter().next().unwrap()
 }
 
-fn log(host: &Host) -> String {
-    fs::read_to_string(host.runtime_dir().join("hyperd.log")).unwrap()
-}
-
 /// Waits until a pod goes on from a template again.
 fn until_made(host: &Host) {
     until("a template is made", || next_is_copy(host));
@@ -40,9 +36,9 @@ fn check(complaint: &str, ways: &[Damage<'_>]) {
         // A daemon that has read the file does so no more.
         host.kill_daemon();
         damage(&file);
-        let before = log(&host).len();
+        let before = host.daemon_log().len();
         assert!(!next_is_copy(&host), "{what}");
-        let said = log(&host)[before..].to_owned();
+        let said = host.daemon_log()[before..].to_owned();
         assert!(
             said.contains("template cannot be used") && said.contains(complaint),
             "{what}: {said}"
@@ -104,7 +100,8 @@ fn a_template_whose_label_is_another_templates_is_not_used() {
     host.kill_daemon();
     fs::copy(&other, &file).unwrap();
     assert!(!next_is_copy(&host));
-    assert!(log(&host).contains(&format!("it says that it is {other_key}")), "{}", log(&host));
+    let log = host.daemon_log();
+    assert!(log.contains(&format!("it says that it is {other_key}")), "{log}");
     until_made(&host);
     let mut ids: Vec<_> = host.templates().iter().map(|row| row["ID"].to_string()).collect();
     ids.sort();
