@@ -224,6 +224,7 @@ impl Supervisor {
             copied: None,
             container: ContainerSpec { rootfs: ROOTFS_DISK.into(), ..record.spec.clone() },
             open_stdin: request.open_stdin,
+            disposable: request.auto_remove,
             stop_timeout_seconds: record.stop_timeout_seconds,
             daemon: std::process::id(),
         }

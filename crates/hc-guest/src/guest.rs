@@ -91,6 +91,12 @@ impl Guest {
         self.last_process.load(Ordering::Relaxed)
     }
 
+    /// How many bytes of a stream of output have been read, from its beginning; `None` if it has been
+    /// read to its end.
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        self.handle.shared().lock().mux.position(stream)
+    }
+
     /// Asks the guest for something and waits for the answer, as long as any call may take.
     pub async fn call(&self, call: Call) -> Result<Answer> {
         self.call_within(call, CALL_TIMEOUT).await

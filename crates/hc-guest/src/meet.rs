@@ -29,6 +29,10 @@ pub struct Predecessor {
     pub last_process: ProcessId,
     /// The [process](Process::ids) whose streams are wanted; those of all others are given up.
     pub process: ProcessIds,
+    /// How far its standard output [was read](Guest::position), which does not come again.
+    pub stdout_read: u64,
+    /// The same of its standard error.
+    pub stderr_read: u64,
 }
 
 /// The numbers of a process and of the streams that it was started with.
@@ -62,8 +66,8 @@ impl Guest {
 
     /// Meets a guest that has the session of another host, and goes on with it.
     ///
-    /// The process comes with those of its streams that have not ended. What its former host had
-    /// received and not acknowledged comes again; what that host had asked for is answered to
+    /// The process comes with those of its streams that have not ended, from where its former host
+    /// had read them; what that host had asked for is answered to
     /// nobody, and events may be about processes that it alone knew.
     pub async fn adopt<S>(
         line: S,
@@ -73,7 +77,7 @@ impl Guest {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Predecessor { session, last_process, process } = before;
+        let Predecessor { session, last_process, process, stdout_read, stderr_read } = before;
         // Away from the numbers of calls whose answers are under way. Nobody need know them.
         let last_call = u64::try_from(random()? >> 96).unwrap_or_default() << 32;
         // The host before may have been gone in the middle of a frame.
@@ -83,8 +87,13 @@ impl Guest {
         let writer = |id| StreamWriter::new(Arc::clone(&handle), id);
         let reader = |id| StreamReader::new(Arc::clone(&handle), id);
         let stdin = process.stdin.map(writer);
-        let (stdout, stderr) = (process.stdout.map(reader), process.stderr.map(reader));
+        let (mut stdout, mut stderr) = (process.stdout.map(reader), process.stderr.map(reader));
         let events = meeting.hold(line, deadline).await?;
+        for (stream, read) in [(&mut stdout, stdout_read), (&mut stderr, stderr_read)] {
+            if let Some(stream) = stream {
+                stream.skip_to(read);
+            }
+        }
         let process = Process {
             id: process.process,
             stdin: stdin.filter(StreamWriter::is_open),

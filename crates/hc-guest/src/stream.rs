@@ -19,12 +19,20 @@ use crate::shared::{Handle, Inbox, StreamEnd};
 pub struct StreamReader {
     handle: Arc<Handle>,
     id: StreamId,
+    /// Bytes that somebody has read before us.
+    known: u64,
 }
 
 impl StreamReader {
     pub(crate) fn new(handle: Arc<Handle>, id: StreamId) -> StreamReader {
         handle.shared().lock().inboxes.insert(id, Inbox::default());
-        StreamReader { handle, id }
+        StreamReader { handle, id, known: 0 }
+    }
+
+    /// Leaves out what comes before `position`, where the stream is behind that still.
+    pub(crate) fn skip_to(&mut self, position: u64) {
+        let now = self.handle.shared().lock().mux.position(self.id);
+        self.known = now.map_or(0, |now| position.saturating_sub(now));
     }
 
     pub(crate) fn id(&self) -> StreamId {
@@ -38,7 +46,16 @@ impl StreamReader {
 
     /// Takes the next bytes as they came, without a copy; `None` at the end.
     pub async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
-        std::future::poll_fn(|cx| self.poll_take(cx, Inbox::take_chunk)).await
+        loop {
+            let chunk = std::future::poll_fn(|cx| self.poll_take(cx, Inbox::take_chunk)).await?;
+            let Some(mut chunk) = chunk else { return Ok(None) };
+            let known = usize::try_from(self.known).map_or(chunk.len(), |k| k.min(chunk.len()));
+            self.known -= known as u64;
+            if known < chunk.len() {
+                chunk.drain(..known);
+                return Ok(Some(chunk));
+            }
+        }
     }
 
     /// Takes bytes in the way of `take`, and tells the guest that it may send as many more.
@@ -76,6 +93,7 @@ impl AsyncRead for StreamReader {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        debug_assert_eq!(self.known, 0, "an adopted stream is read by chunks");
         let start = buffer.filled().len();
         let taken = self.poll_take(cx, |inbox| {
             inbox.read_into(buffer);

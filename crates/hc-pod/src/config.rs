@@ -54,6 +54,10 @@ pub struct PodConfig {
     pub copied: Option<Copied>,
     /// Whether clients may write to the main process's standard input.
     pub open_stdin: bool,
+    /// Whether nobody will look at the container's files once it has ended, so that they need not be
+    /// written back.
+    #[serde(default)]
+    pub disposable: bool,
     /// How long a stop waits before it kills, in seconds.
     pub stop_timeout_seconds: u32,
     /// The process id of the daemon that is going to order the start. A pod whose daemon is gone
@@ -77,6 +81,10 @@ pub struct Copied {
     pub stdout: Option<u32>,
     /// See `stdin`.
     pub stderr: Option<u32>,
+    /// Bytes of standard output that the host had read.
+    pub stdout_read: u64,
+    /// Bytes of standard error that it had read.
+    pub stderr_read: u64,
 }
 
 impl Copied {
@@ -89,6 +97,8 @@ impl Copied {
             stdin: main.stdin,
             stdout: main.stdout,
             stderr: main.stderr,
+            stdout_read: main.stdout.and_then(|id| guest.position(id)).unwrap_or_default(),
+            stderr_read: main.stderr.and_then(|id| guest.position(id)).unwrap_or_default(),
         }
     }
 
@@ -104,6 +114,8 @@ impl Copied {
                 stdout: self.stdout,
                 stderr: self.stderr,
             },
+            stdout_read: self.stdout_read,
+            stderr_read: self.stderr_read,
         })
     }
 }

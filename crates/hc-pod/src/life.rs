@@ -45,6 +45,9 @@ use crate::{OUR_FAILURE, Phase, Taken, parent, saved, scratch};
 
 /// How long a guest may take to write its disks back and say goodbye.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How far a guest's clock may be off, and how often it is set until it is not.
+const CLOCK_ERROR: Duration = Duration::from_millis(10);
+const CLOCK_ATTEMPTS: u32 = 5;
 /// How long the driver may take to tell why a VM ended whose line has ended.
 const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 /// Random bytes that a guest is given: twice what its pool holds.
@@ -184,6 +187,7 @@ async fn begin(
                 let (machine, events, main) = Machine::go_on(pod, guest, before).await?;
                 let identity = identity(pod, machine.guest_network.clone())?;
                 machine.guest.call(Call::Renew(identity)).await?;
+                set_clock(&machine.guest).await?;
                 main_runs(pod, &machine.guest, main).await;
                 Ok(Run { machine, events, new: false })
             }
@@ -288,7 +292,7 @@ async fn resume(pod: &Arc<Pod>, copied: &Copied) -> Result<Run> {
     let guest = blocking("cannot read the paused guest", move || saved::Guest::read(&file)).await?;
     let before = copied.predecessor().ok_or_else(unreadable)?;
     let (machine, events, main) = Machine::go_on(pod, guest.1, before).await?;
-    machine.guest.call(set_clock()?).await?;
+    set_clock(&machine.guest).await?;
     main_runs(pod, &machine.guest, main).await;
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(%error, "paused guest cannot be removed");
@@ -360,7 +364,7 @@ async fn release(pod: &Pod, vm: &mut dyn Vm) -> Result<()> {
     let pause = vm.pause().ok_or_else(|| unsupported("pause a VM"))?;
     pause.release().await?;
     if let Some(running) = pod.running() {
-        running.guest.call(set_clock()?).await?;
+        set_clock(&running.guest).await?;
     }
     Ok(())
 }
@@ -369,20 +373,24 @@ fn unsupported(what: &str) -> Failure {
     Failure::new(ErrorKind::Unsupported, format!("this driver cannot {what}"))
 }
 
-/// Copies the guest, and leaves it held; what its copies have to know, and since when it is held.
-async fn take(pod: &Pod, vm: &mut dyn Vm) -> Result<(saved::Guest, Copied, Instant)> {
-    let running = pod
-        .running()
-        .ok_or_else(|| Failure::new(ErrorKind::InvalidState, "container is not running"))?;
+/// Copies the guest, and leaves it held; also since when it is.
+async fn take(vm: &mut dyn Vm) -> Result<(saved::Guest, Instant)> {
     let guest = saved::Guest::empty().map_err(|error| Failure::io("cannot copy", &error))?;
     let snapshot = vm.snapshot().ok_or_else(|| unsupported("copy a VM"))?;
     let held = snapshot.take(&guest.memory, &guest.state).await?;
-    Ok((guest, Copied::of(&running.guest, running.ids), held))
+    Ok((guest, held))
+}
+
+/// What the copies of a guest have to know that is held.
+fn copied(pod: &Pod) -> Result<Copied> {
+    let not_running = || Failure::new(ErrorKind::InvalidState, "container is not running");
+    let running = pod.running().ok_or_else(not_running)?;
+    Ok(Copied::of(&running.guest, running.ids))
 }
 
 async fn copy(pod: &Pod, vm: &mut dyn Vm, to: CopyTo) -> Result<Taken> {
     let was_held = pod.status.borrow().phase == Phase::Paused;
-    let taken = take(pod, vm).await;
+    let taken = take(vm).await;
     let disk = match &taken {
         Ok(_) => {
             let from = pod.dir.scratch();
@@ -391,28 +399,26 @@ async fn copy(pod: &Pod, vm: &mut dyn Vm, to: CopyTo) -> Result<Taken> {
         }
         Err(_) => Ok(()),
     };
+    let copied = copied(pod);
     // It goes on whatever came of the copy.
     if !was_held {
         release(pod, vm).await?;
     }
-    let (guest, copied, held) = taken?;
+    let (guest, held) = taken?;
     let held_micros = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
     disk?;
     blocking("cannot write the guest", move || guest.write(&[], &to.guest)).await?;
-    Ok(Taken { copied, held_micros })
+    Ok(Taken { copied: copied?, held_micros })
 }
 
 async fn suspend(pod: &Pod, vm: &mut dyn Vm) -> Result<Copied> {
     let path = pod.dir.paused_guest();
-    let written = match take(pod, vm).await {
-        Ok((guest, copied, _)) => {
-            blocking("cannot write the guest", move || guest.write(&[], &path))
-                .await
-                .map(|()| copied)
-        }
+    let written = match take(vm).await {
+        Ok((guest, _)) => blocking("cannot write the guest", move || guest.write(&[], &path)).await,
         Err(failure) => Err(failure),
     };
-    match written {
+    // Only now: what it had said before it was held has arrived meanwhile.
+    match written.and_then(|()| copied(pod)) {
         Ok(copied) => {
             pod.running.send_replace(None);
             Ok(copied)
@@ -459,6 +465,9 @@ async fn guest_story(
     pod.reached("container has ended");
     pod.output.container_ended();
     drain(&pod).await;
+    if pod.config.disposable {
+        return Ok(end);
+    }
     // What fails here costs the writable layer its last seconds, not the exit code.
     if let Err(error) = guest.call_within(Call::Shutdown, SHUTDOWN_PATIENCE).await {
         tracing::warn!(error = %chain(&error), "guest did not shut down cleanly");
@@ -479,6 +488,7 @@ async fn begin_container(
     guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
     pod.reached("container is made");
     wait_for_order(pod).await?;
+    set_clock(guest).await?;
     start_main(pod, guest).await
 }
 
@@ -546,9 +556,17 @@ async fn main_runs(pod: &Arc<Pod>, guest: &Guest, main: Process) {
     pod.pumps.lock().await.extend(stdout.into_iter().chain(stderr));
 }
 
-/// What the guest needs that stood still.
-fn set_clock() -> Result<Call> {
-    Ok(Call::SetClock { unix_nanos: unix_nanos(), entropy: entropy()? })
+/// Sets the clock of a guest that stood still, or was copied. A guest that runs its code for the first
+/// time may be slow to take the message up, and its clock is behind by as much: then once more.
+async fn set_clock(guest: &Guest) -> Result<()> {
+    for _ in 0..CLOCK_ATTEMPTS {
+        let begun = Instant::now();
+        guest.call(Call::SetClock { unix_nanos: unix_nanos(), entropy: entropy()? }).await?;
+        if begun.elapsed() < CLOCK_ERROR {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn unix_nanos() -> u64 {

@@ -74,7 +74,7 @@ impl Machine {
     /// Makes the VM of `pod` and waits until its guest answers. When this fails, or is given up,
     /// nothing is left running.
     pub(crate) async fn start(pod: &Pod, source: Source) -> Result<(Machine, Events)> {
-        let network = bind_network(&pod.config)?;
+        let network = bind_network(pod)?;
         let booted = match source {
             Source::Kernel => None,
             Source::Template(guest) => unless_it_fails(from_template(pod, guest).await),
@@ -93,7 +93,7 @@ impl Machine {
         copy: saved::Guest,
         before: Predecessor,
     ) -> Result<(Machine, Events, Process)> {
-        let network = bind_network(&pod.config)?;
+        let network = bind_network(pod)?;
         let vm = &pod.config.vm;
         let mut spec =
             spec(vm, pod_name(&pod.config), pod.dir.vm(), disks(pod)?, card(&pod.config));
@@ -316,11 +316,15 @@ fn stream(
         .map_err(|error| Failure::io(&format!("cannot use the VM's {what}"), &error))
 }
 
-fn bind_network(config: &PodConfig) -> Result<Option<Network>> {
+fn bind_network(pod: &Pod) -> Result<Option<Network>> {
+    let config = &pod.config;
     let Some(network) = &config.network else {
         return Ok(None);
     };
-    let publish = network.publish.iter().map(|port| Publish {
+    // A pod that had a VM before keeps the numbers that were picked for it.
+    let bound = pod.status.borrow().ports.clone();
+    let publish = if bound.is_empty() { &network.publish } else { &bound };
+    let publish = publish.iter().map(|port| Publish {
         protocol: match port.protocol {
             hc_api::Protocol::Tcp => hc_usernet::Protocol::Tcp,
             hc_api::Protocol::Udp => hc_usernet::Protocol::Udp,

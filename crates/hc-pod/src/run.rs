@@ -48,19 +48,27 @@ pub async fn work(
             }
             Job::Warm(new, guest) => match Booted::waiting(&new, guest, scratch).await {
                 Ok(booted) => waiting = Some(booted),
-                Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
+                Err(error) => return tell(&socket, &Outcome::Failed(error.to_string())),
             },
             Job::Template(new, guest) => {
                 match machine::make_template(&new, &guest, scratch).await {
                     Ok(()) => {}
-                    Err(error) => return Outcome::Failed(error.to_string()).send(&socket),
+                    Err(error) => return tell(&socket, &Outcome::Failed(error.to_string())),
                 }
             }
         }
-        Outcome::Ready.send(&socket)?;
+        tell(&socket, &Outcome::Ready)?;
         next = receive(&socket, &mut waiting).await?;
     }
     Ok(())
+}
+
+/// Tells the daemon what came of a job. One that went away meanwhile has no more jobs either.
+fn tell(socket: &UnixStream, outcome: &Outcome) -> io::Result<()> {
+    match outcome.send(socket) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
+    }
 }
 
 /// Waits for the next job; `None` if the daemon goes away, or the VM that waits for it.

@@ -167,6 +167,12 @@ impl<S> Mux<S> {
         self.shared.consumed(stream, n);
     }
 
+    /// How many bytes of a stream that we read are [used up](Self::consumed), from its beginning;
+    /// `None` if there is no such stream any more.
+    pub fn position(&self, stream: StreamId) -> Option<u64> {
+        self.shared.position(stream)
+    }
+
     /// Whether acknowledgements wait for something to go with, because they are not urgent.
     pub fn has_lazy_acks(&self) -> bool {
         self.shared.has_lazy_acks()

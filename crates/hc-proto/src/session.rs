@@ -208,6 +208,10 @@ impl Session {
         self.note_ack(id, urgency);
     }
 
+    pub(crate) fn position(&self, id: StreamId) -> Option<u64> {
+        Some(self.streams.get(&id)?.recv.as_ref()?.position())
+    }
+
     pub(crate) fn is_open(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| !stream.resetting)
     }

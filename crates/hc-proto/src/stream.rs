@@ -277,6 +277,11 @@ impl RecvHalf {
         }
     }
 
+    /// How much the reader is done with, from the stream's beginning.
+    pub(crate) fn position(&self) -> u64 {
+        self.consumed
+    }
+
     /// Acknowledgements behind `offset` were lost and have to be sent again; `false` if the writer
     /// knows of more than there were.
     pub(crate) fn repeat_acks_from(&mut self, offset: u64) -> bool {

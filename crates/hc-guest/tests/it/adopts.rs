@@ -16,6 +16,9 @@ const BEFORE: Predecessor = Predecessor {
     session: SessionId(7),
     last_process: 6,
     process: ProcessIds { process: 5, stdin: Some(1), stdout: Some(2), stderr: Some(3) },
+    // "read ", which was not acknowledged.
+    stdout_read: 10,
+    stderr_read: 0,
 };
 
 fn ended() -> Event {
@@ -23,7 +26,7 @@ fn ended() -> Event {
 }
 
 /// A guest in the middle of a session, as it comes out of a copy: the process has written something
-/// that the host has seen and something that it has not, and closed its standard error; an answer
+/// that the host has acknowledged, something that it has read, and something else, and closed its standard error; an answer
 /// and an event are under way.
 fn copy() -> GuestMux {
     let mut host = HostMux::new(BEFORE.session);
@@ -39,7 +42,7 @@ fn copy() -> GuestMux {
     host.consumed(2, 5);
     host.flush_acks();
     settle(&mut host, &mut guest);
-    guest.send_data(2, b"unseen ").unwrap();
+    guest.send_data(2, b"read unseen ").unwrap();
     for id in 1..=3 {
         guest.send_control(&FromGuest::Reply(Reply { id, result: Ok(Answer::Done) })).unwrap();
     }
