@@ -105,6 +105,7 @@ impl Pool {
             return LOOK_EVERY;
         }
         let Some(guest) = templates.get_or_make(&key, &shape).await else { return RETRY_AFTER };
+        let made_of = key.clone();
         let made = async {
             let warm = templates.rehearsed(&shape).await.map_err(|failure| failure.0.message)?;
             let process = processes.start().map_err(|failure| failure.0.message)?;
@@ -119,7 +120,9 @@ impl Pool {
                 Duration::ZERO
             }
             Err(error) => {
-                tracing::warn!(error, "no VM for the pool");
+                // The template may be what is wrong; it is made anew if so.
+                tracing::warn!(error, "no VM for the pool, so its template goes");
+                templates.remove(&made_of);
                 RETRY_AFTER
             }
         }

@@ -11,6 +11,7 @@
 //!
 //! # Invariants
 //!
+//! - A template is kept only once a pod of ours has run in a VM of it.
 //! - A file is used only if its checksum fits, and its label says the key that it is named by.
 //! - What hypervisors are given is a copy in memory that nobody can change, so a file may be damaged
 //!   or removed at any moment.
@@ -183,17 +184,30 @@ impl Templates {
         let rehearsed = self.rehearsed(shape).await?;
         process.give(&Job::Template(rehearsed, shared)).map_err(|error| cannot(&error))?;
         process.outcome().await.map_err(|reason| cannot(&reason))?;
+        let guest = guest.seal().map_err(|error| cannot(&error))?;
+        self.try_out(shape, guest.share().map_err(|error| cannot(&error))?)
+            .await
+            .map_err(|reason| cannot(&format!("no pod runs in a VM of it: {reason}")))?;
         let label = Label { key: key.to_string(), shape: shape.clone(), created: Timestamp::now() };
         let (dir, path) = (self.dir.clone(), self.path(key));
         let written = tokio::task::spawn_blocking(move || {
             hc_paths::make_private_dir(&dir).map_err(std::io::Error::other)?;
             guest.write(&serde_json::to_vec(&label)?, &path)?;
-            guest.seal()
+            Ok::<_, std::io::Error>(guest)
         });
         let guest = written.await.map_err(|error| cannot(&error))?.map_err(|e| cannot(&e))?;
         let shared = self.loaded.keep(key.as_str(), guest);
         self.remove_surplus();
         Ok(shared)
+    }
+
+    /// Runs a pod of ours in a VM of a template: whatever went wrong with it shows there.
+    async fn try_out(&self, shape: &Shape, guest: Guest) -> Result<(), String> {
+        let failed = |failure: Failure| failure.0.message;
+        let rehearsed = self.rehearsed(shape).await.map_err(failed)?;
+        let process = self.processes.start().map_err(failed)?;
+        process.give(&Job::Warm(rehearsed, guest)).map_err(|error| error.to_string())?;
+        process.outcome().await
     }
 
     /// A VM of this shape in which a pod can be rehearsed.

@@ -4,6 +4,9 @@
 //! A guest is copied as it is for a migration: its memory while it runs, again what it changed
 //! meanwhile, and the rest with the guest held. What QEMU sends is taken apart on the way
 //! (`stream.rs`), so that nothing is stored twice.
+//!
+//! An emulated guest is held before, and stands still for all of it: of those copied while they ran,
+//! on a busy host, some lacked a page that they had changed.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -19,7 +22,7 @@ use hc_vmm_process::{Command, Dialect, HELD, Progress, Remote, files};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::command::{Layers, MEMORY};
+use crate::command::{Accelerator, Layers, MEMORY};
 use crate::stream;
 
 const COPY: &str = "copy";
@@ -46,6 +49,8 @@ const BUFFER: usize = 256 << 10;
 pub(crate) struct Copier {
     /// The descriptor of the state that the guest goes on from, if it does not boot.
     saved: Option<RawFd>,
+    /// Whether QEMU misses none of the pages that a running guest changes.
+    tracks_changes: bool,
     memory_len: u64,
     disks: Vec<(String, Access)>,
     /// The descriptor set behind each disk, and the next that is free.
@@ -54,10 +59,11 @@ pub(crate) struct Copier {
 }
 
 impl Copier {
-    pub(crate) fn new(spec: &VmSpec, saved: Option<RawFd>) -> Copier {
+    pub(crate) fn new(spec: &VmSpec, saved: Option<RawFd>, accelerator: Accelerator) -> Copier {
         let disks = spec.disks.iter().map(|disk| (disk.id.clone(), disk.access));
         Copier {
             saved,
+            tracks_changes: accelerator == Accelerator::Kvm,
             memory_len: u64::from(spec.memory_mib) << 20,
             disks: disks.collect(),
             sets: (0..spec.disks.len()).map(AtomicUsize::new).collect(),
@@ -90,7 +96,11 @@ impl Dialect for Copier {
         let reader = tokio::task::spawn_blocking(move || {
             stream::split(BufReader::with_capacity(BUFFER, ours), MEMORY, &memory, &state)
         });
-        let sent = send(remote, theirs).await;
+        let begun = Instant::now();
+        if !self.tracks_changes {
+            remote.command(COPY, Command::new("stop")).await?;
+        }
+        let sent = send(remote, theirs, begun).await;
         if sent.is_err() {
             // Nothing more comes, and what came is thrown away; or QEMU has gone.
             let _ = remote.command(COPY, Command::new("migrate_cancel")).await;
@@ -127,8 +137,9 @@ impl Dialect for Copier {
 }
 
 /// Makes QEMU copy its guest to `socket`, and waits until it has; since when the guest is held.
-async fn send(remote: &Remote, socket: UnixStream) -> Result<Instant> {
-    let begun = Instant::now();
+///
+/// A guest that is held already has been since `begun`.
+async fn send(remote: &Remote, socket: UnixStream, begun: Instant) -> Result<Instant> {
     let mut progress = remote.progress();
     let parameters = json!({ "max-bandwidth": BANDWIDTH, "downtime-limit": DOWNTIME });
     let commands = [

@@ -136,7 +136,7 @@ impl Driver for Qemu {
             user,
             explain: Some(Box::new(move || too_old(program.clone()))),
         };
-        let copier = Copier::new(&spec, state);
+        let copier = Copier::new(&spec, state, self.accelerator);
         Ok(Box::new(ChildVm::new(spec.name, plan, streams).with_dialect(Arc::new(copier))))
     }
 }
