@@ -47,7 +47,7 @@ pub(crate) fn measure(host: &Host) {
     figure("stands still, as its output shows", &millis(median(gaps)), "");
     figure("hyper snapshot create", &millis(median(whole)), "at most 1000 ms");
     figure("clone, to its first answer", &millis(median(first)), "at most 350 ms");
-    stream.kill().unwrap();
+    host.hyper(["exec", "origin", "killall", "tick"]).ok();
     stream.wait().unwrap();
     many(host);
     host.hyper(["rm", "--force", "origin"]).ok();

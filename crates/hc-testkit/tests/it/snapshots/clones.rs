@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use hc_testkit::{Host, is_alive, kill, until};
 
 use super::{counted, end_with, start_counter, until_counted_on};
-use crate::probe::{assert_nothing_in_common, start_with_probe};
+use crate::probe::{assert_clock_is_right, assert_nothing_in_common, start_with_probe};
 
 #[track_caller]
 fn snapshots(host: &Host) -> String {
@@ -74,7 +74,7 @@ fn clones_go_on_from_one_moment_each_on_its_own() {
 }
 
 #[test]
-fn a_clone_has_its_own_name_network_and_secrets() {
+fn a_clone_has_its_own_name_network_and_secrets_and_the_right_time() {
     let Some(host) = Host::new() else { return };
     host.busybox();
     start_with_probe(&host, "origin", &[]);
@@ -82,7 +82,9 @@ fn a_clone_has_its_own_name_network_and_secrets() {
         let id = host.hyper(["clone", "--name", name, "origin"]).ok();
         assert!(host.is_copy(name), "{name}");
         assert_eq!(host.hyper(["exec", name, "hostname"]).ok(), &id[..12]);
+        assert_clock_is_right(&host, name);
     }
+    assert_clock_is_right(&host, "origin");
     for pair in [["a", "b"], ["a", "origin"], ["b", "origin"]] {
         assert_nothing_in_common(&host, pair);
     }
@@ -115,6 +117,13 @@ fn a_clone_serves_on_a_port_of_its_own() {
     serves("a");
     serves("origin");
     assert_ne!(port("a"), port("origin"));
+
+    // Also one whose memory was on disk, on the port that it had.
+    let before = port("a");
+    host.hyper(["pause", "--to-disk", "a"]).ok();
+    host.hyper(["unpause", "a"]).ok();
+    serves("a");
+    assert_eq!(port("a"), before);
 
     // And out into the world, whose line this is.
     let resolved = host.hyper(["exec", "a", "ip", "route"]).ok();

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that stand still, with their memory where it was or on disk.
 
-use hc_testkit::{Host, until};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
 
-use super::start_counter;
+use hc_testkit::{Host, Output, children_of, is_alive, until};
+
+use super::{counted, end_with, start_counter, until_counted_on};
+use crate::probe::{assert_clock_is_right, since_epoch, start_with_probe};
+
+const SECOND: u64 = 1_000_000_000;
 
 /// Fails the test unless a container has neither a VM nor a copy of one.
 #[track_caller]
@@ -13,6 +19,103 @@ fn assert_no_copy_left(host: &Host) {
         let copy = pod.unwrap().path().join("memory.guest");
         assert!(!copy.exists(), "{}", copy.display());
     }
+}
+
+#[test]
+fn a_pod_that_was_paused_has_the_right_time_again() {
+    let Some(host) = Host::new() else { return };
+    host.busybox();
+    start_with_probe(&host, "x", &[]);
+    assert_clock_is_right(&host, "x");
+    for way in [&["pause", "x"][..], &["pause", "--to-disk", "x"]] {
+        // What an hour's pause does, without the hour.
+        let wrong = since_epoch() / SECOND - 3600;
+        let set = ["exec", "--privileged", "x", "date", "-s", &format!("@{wrong}")];
+        host.hyper(set).ok();
+        let told: u64 = host.hyper(["exec", "x", "date", "+%s"]).ok().parse().unwrap();
+        assert!(told < since_epoch() / SECOND - 3000, "the clock was not set wrong");
+        host.hyper(way).ok();
+        host.hyper(["unpause", "x"]).ok();
+        assert_clock_is_right(&host, "x");
+    }
+    host.hyper(["rm", "--force", "x"]).ok();
+    host.assert_clean();
+}
+
+#[test]
+fn a_pod_paused_to_disk_has_no_vm_and_goes_on_where_it_was() {
+    let Some(host) = Host::new() else { return };
+    host.busybox();
+    start_counter(&host, "x", &[]);
+    let script = "echo in; exec sleep 600";
+    let mut exec = host
+        .command(["exec", "x", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(exec.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "in\n");
+
+    for round in 0..3 {
+        let (pod, hypervisor) = (host.pod_pid("x"), host.hypervisor("x"));
+        host.hyper(["pause", "--to-disk", "x"]).ok();
+        assert_eq!(host.inspect("x")["state"], "paused");
+        assert!(!is_alive(hypervisor) && children_of(pod).is_empty());
+        let before = counted(&host, "x");
+        host.hyper(["exec", "x", "true"]).fails(125, "paused");
+        host.hyper(["pause", "x"]).fails(1, "paused");
+        host.hyper(["pause", "--to-disk", "x"]).fails(1, "paused");
+        if round == 1 {
+            // Nor does it need the daemon.
+            host.kill_daemon();
+            assert_eq!(host.inspect("x")["state"], "paused");
+        }
+        assert_eq!(counted(&host, "x"), before);
+        host.hyper(["unpause", "x"]).ok();
+        assert_eq!(
+            (host.inspect("x")["state"].as_str(), host.pod_pid("x")),
+            (Some("running"), pod)
+        );
+        assert_no_copy_left(&host);
+        until_counted_on(&host, "x");
+    }
+    // Whoever ran a command in it was cut off; the command was not.
+    let exec = Output::from(exec.wait_with_output().unwrap());
+    assert_ne!(exec.status, 0, "{exec:?}");
+    let top = host.hyper(["top", "x"]).ok();
+    assert!(top.contains("sleep 600"), "{top}");
+    end_with(&host, "x", 9);
+    host.hyper(["rm", "x"]).ok();
+    host.assert_clean();
+}
+
+#[test]
+fn a_run_in_the_foreground_outlasts_a_pause_to_disk() {
+    let Some(host) = Host::new() else { return };
+    host.busybox();
+    let script =
+        "echo up; until [ -e /go ]; do usleep 10000; done; read line; echo \"<$line>\"; exit 6";
+    let mut run = host
+        .command(["run", "-i", "--rm", "--name", "x", "busybox", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(run.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    host.hyper(["pause", "--to-disk", "x"]).ok();
+    host.hyper(["unpause", "x"]).ok();
+    run.stdin.as_mut().unwrap().write_all(b"typed afterwards\n").unwrap();
+    host.hyper(["exec", "x", "touch", "/go"]).ok();
+    line.clear();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "<typed afterwards>\n");
+    assert_eq!(hc_testkit::until_ended(&mut run), 6);
+    host.assert_clean();
 }
 
 #[test]
@@ -34,5 +137,27 @@ fn a_pod_paused_to_disk_can_be_stopped_killed_and_removed() {
     host.hyper(["pause", "--to-disk", "x"]).ok();
     host.hyper(["rm", "x"]).fails(1, "running");
     host.hyper(["rm", "--force", "x"]).ok();
+    host.assert_clean();
+}
+
+#[test]
+fn a_pod_that_is_paused_can_be_copied_and_stays_so() {
+    let Some(host) = Host::new() else { return };
+    host.busybox();
+    start_counter(&host, "x", &[]);
+    host.hyper(["pause", "x"]).ok();
+    let last = *counted(&host, "x").last().unwrap();
+    host.hyper(["clone", "--name", "y", "x"]).ok();
+    assert_eq!(host.inspect("x")["state"], "paused");
+    until("the copy counts on", || !counted(&host, "y").is_empty());
+    let first = counted(&host, "y")[0];
+    // A line may have been on its way.
+    assert!(first == last + 1 || first == last + 2, "{last} {first}");
+    assert_eq!(counted(&host, "x").last(), Some(&last));
+    host.hyper(["unpause", "x"]).ok();
+    until_counted_on(&host, "x");
+    end_with(&host, "x", 3);
+    end_with(&host, "y", 4);
+    host.hyper(["rm", "x", "y"]).ok();
     host.assert_clean();
 }
