@@ -171,6 +171,19 @@ impl Pod {
         Err(failure)
     }
 
+    /// Waits until the main process runs and has a VM, which one that is paused to disk has not;
+    /// whether it ever will.
+    pub(crate) async fn wait_reachable(&self) -> bool {
+        if self.wait_started().await.is_err() {
+            return false;
+        }
+        let mut running = self.running.subscribe();
+        tokio::select! {
+            running = running.wait_for(Option::is_some) => running.is_ok(),
+            () = self.wait_exited() => false,
+        }
+    }
+
     /// Waits until the VM is gone.
     pub(crate) async fn wait_exited(&self) {
         // An error means that the sender is gone, and with it the pod.

@@ -103,14 +103,14 @@ where
 
 /// Ends the main process's standard input, once it has one.
 async fn end_main(pod: &Pod) {
-    if pod.wait_started().await.is_ok() {
+    if pod.wait_reachable().await {
         drop(pod.stdin.lock().await.take());
     }
 }
 
 /// Writes to the main process's standard input, waiting for the process to run first.
 async fn write_main(pod: &Pod, bytes: &[u8]) {
-    if pod.wait_started().await.is_err() {
+    if !pod.wait_reachable().await {
         return;
     }
     let mut stdin = pod.stdin.lock().await;
