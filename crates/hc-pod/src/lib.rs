@@ -18,8 +18,10 @@
 
 mod archive;
 pub mod config;
+mod copies;
 pub mod dir;
 mod failure;
+mod identity;
 pub mod job;
 mod life;
 pub mod log;

@@ -20,38 +20,34 @@
 //! - The guest's own story (`guest_story`) knows nothing of the VM, so that orders and the VM's
 //!   death are served at every point of it.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hc_api::ErrorKind;
 use hc_api::stream::ExitFrame;
 use hc_guest::{Events, Guest, Launch, Predecessor, Process, Stdio};
-use hc_proto::message::{Call, Event, Identity, PodSetup, Program, Scratch};
-use hc_spec::{Exit, NetworkSpec, Signal};
+use hc_proto::message::{Call, Event, PodSetup, Program, Scratch};
+use hc_spec::{Exit, Signal};
 use hc_vmm::Vm;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::config::Copied;
+use crate::copies::{blocking, copy, hold, release, suspend};
 use crate::failure::{Failure, Result, chain};
+use crate::identity::{identity, set_clock};
 use crate::log::Source as Stream;
 use crate::machine::{Machine, SCRATCH_DISK, Source, obituary};
 use crate::output::News;
-use crate::pod::{CopyTo, Order, Pod, Running};
-use crate::{OUR_FAILURE, Phase, Taken, parent, saved, scratch};
+use crate::pod::{Order, Pod, Running};
+use crate::{OUR_FAILURE, Phase, parent, saved};
 
 /// How long a guest may take to write its disks back and say goodbye.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
-/// How far a guest's clock may be off, and how often it is set until it is not.
-const CLOCK_ERROR: Duration = Duration::from_millis(10);
-const CLOCK_ATTEMPTS: u32 = 5;
 /// How long the driver may take to tell why a VM ended whose line has ended.
 const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
-/// Random bytes that a guest is given: twice what its pool holds.
-const ENTROPY_BYTES: usize = 64;
 
 /// How a pod's life ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -354,91 +350,6 @@ async fn carry_out(pod: &Pod, vm: &mut dyn Vm, order: Order) -> Carried {
     Carried::On
 }
 
-async fn hold(vm: &mut dyn Vm) -> Result<()> {
-    let pause = vm.pause().ok_or_else(|| unsupported("pause a VM"))?;
-    Ok(pause.hold().await?)
-}
-
-/// Lets a VM go on, and its guest know how long it stood still.
-async fn release(pod: &Pod, vm: &mut dyn Vm) -> Result<()> {
-    let pause = vm.pause().ok_or_else(|| unsupported("pause a VM"))?;
-    pause.release().await?;
-    if let Some(running) = pod.running() {
-        set_clock(&running.guest).await?;
-    }
-    Ok(())
-}
-
-fn unsupported(what: &str) -> Failure {
-    Failure::new(ErrorKind::Unsupported, format!("this driver cannot {what}"))
-}
-
-/// Copies the guest, and leaves it held; also since when it is.
-async fn take(vm: &mut dyn Vm) -> Result<(saved::Guest, Instant)> {
-    let guest = saved::Guest::empty().map_err(|error| Failure::io("cannot copy", &error))?;
-    let snapshot = vm.snapshot().ok_or_else(|| unsupported("copy a VM"))?;
-    let held = snapshot.take(&guest.memory, &guest.state).await?;
-    Ok((guest, held))
-}
-
-/// What the copies of a guest have to know that is held.
-fn copied(pod: &Pod) -> Result<Copied> {
-    let not_running = || Failure::new(ErrorKind::InvalidState, "container is not running");
-    let running = pod.running().ok_or_else(not_running)?;
-    Ok(Copied::of(&running.guest, running.ids))
-}
-
-async fn copy(pod: &Pod, vm: &mut dyn Vm, to: CopyTo) -> Result<Taken> {
-    let was_held = pod.status.borrow().phase == Phase::Paused;
-    let taken = take(vm).await;
-    let disk = match &taken {
-        Ok(_) => {
-            let from = pod.dir.scratch();
-            blocking("cannot copy the scratch disk", move || scratch::copy(&from, &to.scratch))
-                .await
-        }
-        Err(_) => Ok(()),
-    };
-    let copied = copied(pod);
-    // It goes on whatever came of the copy.
-    if !was_held {
-        release(pod, vm).await?;
-    }
-    let (guest, held) = taken?;
-    let held_micros = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
-    disk?;
-    blocking("cannot write the guest", move || guest.write(&[], &to.guest)).await?;
-    Ok(Taken { copied: copied?, held_micros })
-}
-
-async fn suspend(pod: &Pod, vm: &mut dyn Vm) -> Result<Copied> {
-    let path = pod.dir.paused_guest();
-    let written = match take(vm).await {
-        Ok((guest, _)) => blocking("cannot write the guest", move || guest.write(&[], &path)).await,
-        Err(failure) => Err(failure),
-    };
-    // Only now: what it had said before it was held has arrived meanwhile.
-    match written.and_then(|()| copied(pod)) {
-        Ok(copied) => {
-            pod.running.send_replace(None);
-            Ok(copied)
-        }
-        Err(failure) => {
-            release(pod, vm).await?;
-            Err(failure)
-        }
-    }
-}
-
-/// Does on another thread what keeps this one waiting.
-async fn blocking<T: Send + 'static>(
-    what: &str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
-    done.map_err(|error| Failure::io(what, &error))
-}
-
 /// Everything that happens with the guest, up to the end of its container and its goodbye.
 async fn guest_story(
     pod: Arc<Pod>,
@@ -554,60 +465,6 @@ async fn main_runs(pod: &Arc<Pod>, guest: &Guest, main: Process) {
     let stdout = main.stdout.map(|stream| pump(Stream::Stdout, stream));
     let stderr = main.stderr.map(|stream| pump(Stream::Stderr, stream));
     pod.pumps.lock().await.extend(stdout.into_iter().chain(stderr));
-}
-
-/// Sets the clock of a guest that stood still, or was copied. A guest that runs its code for the first
-/// time may be slow to take the message up, and its clock is behind by as much: then once more.
-async fn set_clock(guest: &Guest) -> Result<()> {
-    for _ in 0..CLOCK_ATTEMPTS {
-        let begun = Instant::now();
-        guest.call(Call::SetClock { unix_nanos: unix_nanos(), entropy: entropy()? }).await?;
-        if begun.elapsed() < CLOCK_ERROR {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn unix_nanos() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn entropy() -> Result<Vec<u8>> {
-    let mut entropy = vec![0; ENTROPY_BYTES];
-    rustix::rand::getrandom(&mut entropy[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| Failure::io("cannot get random bytes", &errno.into()))?;
-    Ok(entropy)
-}
-
-fn identity(pod: &Pod, network: Option<hc_usernet::GuestNetwork>) -> Result<Identity> {
-    let config = &pod.config;
-    let mut dns_servers = config.dns_servers.clone();
-    let mut dns_search = config.dns_search.clone();
-    if let Some(network) = &network {
-        if dns_servers.is_empty() {
-            dns_servers.clone_from(&network.dns_servers);
-        }
-        if dns_search.is_empty() {
-            dns_search.clone_from(&network.dns_search);
-        }
-    }
-    Ok(Identity {
-        hostname: config.hostname.clone(),
-        unix_nanos: unix_nanos(),
-        entropy: entropy()?,
-        network: network.map(|network| NetworkSpec {
-            mac: network.mac,
-            addresses: network.addresses,
-            gateways: network.gateways,
-            mtu: network.mtu,
-        }),
-        dns_servers,
-        dns_search,
-        dns_options: config.dns_options.clone(),
-        hosts: config.hosts.clone(),
-    })
 }
 
 impl Pod {

@@ -5,18 +5,17 @@
 //! what a start costs; any other has at least its memory in place. The guest forgets the pod, and
 //! gets another identity with the next.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hc_guest::{Events, Guest, Launch, Stdio};
 use hc_proto::message::{Call, Event, Identity, PodSetup, Program, Scratch};
-use hc_spec::{
-    CapabilitySet, ContainerLimits, ContainerSpec, Id, NetworkSpec, ProcessSpec, Signal,
-};
+use hc_spec::{CapabilitySet, ContainerLimits, ContainerSpec, Id, ProcessSpec, Signal};
 use hc_usernet::Network;
 use tokio::time::timeout;
 
 use crate::ROOTFS_DISK;
 use crate::failure::{Failure, Result};
+use crate::identity::{entropy, network_spec, unix_nanos};
 use crate::machine::SCRATCH_DISK;
 
 /// How long the container may take: a moment, if the host is not busy.
@@ -56,26 +55,17 @@ pub(crate) async fn rehearse(guest: &Guest, events: &mut Events, network: bool) 
 }
 
 fn setup(network: bool) -> Result<PodSetup> {
-    let mut entropy = vec![0; 64];
-    rustix::rand::getrandom(&mut entropy[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| Failure::io("cannot get random bytes", &errno.into()))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let network = if network {
-        let network = Network::bind(hc_usernet::Config::default())?.guest().clone();
-        Some(NetworkSpec {
-            mac: network.mac,
-            addresses: network.addresses,
-            gateways: network.gateways,
-            mtu: network.mtu,
-        })
+        let network = Network::bind(hc_usernet::Config::default())?;
+        Some(network_spec(network.guest().clone()))
     } else {
         None
     };
     Ok(PodSetup {
         identity: Identity {
             hostname: "rehearsal".into(),
-            unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
-            entropy,
+            unix_nanos: unix_nanos(),
+            entropy: entropy()?,
             network,
             dns_servers: Vec::new(),
             dns_search: Vec::new(),

@@ -110,7 +110,8 @@ fn a_run_in_the_foreground_outlasts_a_pause_to_disk() {
     host.hyper(["pause", "--to-disk", "x"]).ok();
     host.hyper(["unpause", "x"]).ok();
     run.stdin.as_mut().unwrap().write_all(b"typed afterwards\n").unwrap();
-    host.hyper(["exec", "x", "touch", "/go"]).ok();
+    // Detached: the container ends as soon as it sees the file, and everything in it.
+    host.hyper(["exec", "-d", "x", "touch", "/go"]).ok();
     line.clear();
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "<typed afterwards>\n");
