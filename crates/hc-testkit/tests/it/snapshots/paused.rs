@@ -108,13 +108,13 @@ fn a_run_in_the_foreground_outlasts_a_pause_to_disk() {
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
     host.hyper(["pause", "--to-disk", "x"]).ok();
+    run.stdin.as_mut().unwrap().write_all(b"typed meanwhile\n").unwrap();
     host.hyper(["unpause", "x"]).ok();
-    run.stdin.as_mut().unwrap().write_all(b"typed afterwards\n").unwrap();
     // Detached: the container ends as soon as it sees the file, and everything in it.
     host.hyper(["exec", "-d", "x", "touch", "/go"]).ok();
     line.clear();
     stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "<typed afterwards>\n");
+    assert_eq!(line, "<typed meanwhile>\n");
     assert_eq!(hc_testkit::until_ended(&mut run), 6);
     host.assert_clean();
 }
