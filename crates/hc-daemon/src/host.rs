@@ -85,7 +85,7 @@ impl Host {
         self.lib_dir.join(SCRATCH)
     }
 
-    /// The program that is rehearsed in VMs that wait, and where its root file system is kept.
+    /// The program that is rehearsed in VMs of nobody's, and where its root file system is kept.
     pub(crate) fn rehearsal(&self) -> (PathBuf, PathBuf) {
         (self.lib_dir.join(INIT), self.cache_dir.join("rehearsal.erofs"))
     }

@@ -6,7 +6,8 @@
 //! # Where to start
 //!
 //! `containers.rs` says what states there are, `supervisor.rs` how pods are started and found
-//! again, `templates.rs` how they start fast, `record.rs` how a request becomes a container, `routes.rs` what can be asked.
+//! again, `templates.rs` how they start fast, `record.rs` how a request becomes a container,
+//! `routes.rs` what can be asked.
 
 mod body;
 mod config;

@@ -105,27 +105,27 @@ impl Pool {
             return LOOK_EVERY;
         }
         let Some(guest) = templates.get_or_make(&key, &shape).await else { return RETRY_AFTER };
-        let made_of = key.clone();
-        let made = async {
+        let begun = async {
             let warm = templates.rehearsed(&shape).await.map_err(|failure| failure.0.message)?;
             let process = processes.start().map_err(|failure| failure.0.message)?;
-            let job = Job::Warm(warm, guest);
-            process.give(&job).map_err(|error| error.to_string())?;
-            process.outcome().await?;
+            process.give(&Job::Warm(warm, guest)).map_err(|error| error.to_string())?;
             Ok::<_, String>(process)
         };
-        match made.await {
-            Ok(process) => {
-                self.waiting().push_back((key, process));
-                Duration::ZERO
-            }
+        let process = match begun.await {
+            Ok(process) => process,
             Err(error) => {
-                // The template may be what is wrong; it is made anew if so.
-                tracing::warn!(error, "no VM for the pool, so its template goes");
-                templates.remove(&made_of);
-                RETRY_AFTER
+                tracing::warn!(error, "no process for a VM of the pool");
+                return RETRY_AFTER;
             }
+        };
+        if let Err(error) = process.outcome().await {
+            // The template may be what is wrong: it is made anew.
+            tracing::warn!(error, "no VM for the pool, so its template goes");
+            templates.remove(&key);
+            return RETRY_AFTER;
         }
+        self.waiting().push_back((key, process));
+        Duration::ZERO
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<(Key, Process)>> {

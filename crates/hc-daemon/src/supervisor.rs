@@ -156,8 +156,10 @@ impl Supervisor {
                 templates.get_or_make(&key, &nobodys(shape)).await;
             }
             pool.refill();
-            // It has what it went on from, or never will.
-            if entry.record.origin == Some(snapshots::Origin::Own) {
+            // It has what it went on from. One whose process was killed before it ran starts again.
+            if entry.record.origin == Some(snapshots::Origin::Own)
+                && entry.view().state != ContainerState::Created
+            {
                 let _ = std::fs::remove_dir_all(snapshots::own(&entry)); // Or with the container.
             }
         });

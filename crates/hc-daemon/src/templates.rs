@@ -56,7 +56,8 @@ pub(crate) struct Templates {
     init: PathBuf,
     /// Where the rehearsal's root file system is kept.
     rehearsal: PathBuf,
-    is_rehearsal_made: tokio::sync::OnceCell<()>,
+    /// Whether it was made by this daemon; held while it is.
+    is_rehearsal_made: tokio::sync::Mutex<bool>,
     keys: Keys,
     loaded: Loaded,
     state: Mutex<State>,
@@ -100,7 +101,7 @@ impl Templates {
             processes,
             init,
             rehearsal,
-            is_rehearsal_made: tokio::sync::OnceCell::new(),
+            is_rehearsal_made: tokio::sync::Mutex::new(false),
             keys: Keys::default(),
             loaded: Loaded::new(MAX_LOADED),
             state: Mutex::default(),
@@ -142,8 +143,11 @@ impl Templates {
             Ok(Some(guest)) => self.loaded.keep(key.as_str(), guest),
             Ok(None) => None,
             Err(error) => {
-                tracing::warn!(key = key.short(), %error, "template cannot be used, removing it");
-                self.remove(key);
+                tracing::warn!(key = key.short(), %error, "template cannot be used");
+                // What is not the file's fault may be over the next time.
+                if is_damage(&error) {
+                    self.remove(key);
+                }
                 None
             }
         }
@@ -212,14 +216,16 @@ impl Templates {
 
     /// A VM of this shape in which a pod can be rehearsed.
     pub(crate) async fn rehearsed(&self, shape: &Shape) -> Result<Rehearsed> {
-        let work = || {
+        let mut is_made = self.is_rehearsal_made.lock().await;
+        // It is in the cache, which anybody may clear.
+        if !*is_made || !self.rehearsal.exists() {
             let (init, out) = (self.init.clone(), self.rehearsal.clone());
-            tokio::task::spawn_blocking(move || rehearsal::make(&init, &out))
-        };
-        let made = self
-            .is_rehearsal_made
-            .get_or_try_init(|| async { work().await.map_err(std::io::Error::other).flatten() });
-        made.await.map_err(|error| Failure::host("cannot make the rehearsal's disk", &error))?;
+            let made = tokio::task::spawn_blocking(move || rehearsal::make(&init, &out)).await;
+            made.map_err(std::io::Error::other)
+                .flatten()
+                .map_err(|error| Failure::host("cannot make the rehearsal's disk", &error))?;
+            *is_made = true;
+        }
         Ok(Rehearsed { shape: shape.clone(), rehearsal: self.rehearsal.clone() })
     }
 
@@ -274,6 +280,12 @@ impl Templates {
 fn listed(path: &Path) -> Option<Listed> {
     let label: Label = serde_json::from_slice(&saved::label(path).ok()?).ok()?;
     Some(Listed { label, size: std::fs::metadata(path).ok()?.len() })
+}
+
+/// Whether a file is not what it should be, rather than out of reach for now.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    matches!(error.kind(), InvalidData | UnexpectedEof | Other)
 }
 
 /// Reads the file; `None` if there is none.

@@ -269,7 +269,9 @@ impl Pod {
 
     /// Copies the guest and its scratch disk; it goes on meanwhile.
     pub(crate) async fn copy(&self, to: CopyTo) -> Result<Taken> {
-        self.running().ok_or_else(not_running)?;
+        if self.status.borrow().started.is_none() {
+            return Err(not_running());
+        }
         self.order(|done| Order::Copy(to, done)).await
     }
 
