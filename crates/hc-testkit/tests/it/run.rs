@@ -218,11 +218,12 @@ fn a_container_that_wants_too_much_memory_is_killed_and_says_so() {
 fn a_detached_container_runs_on_and_holds_its_name() {
     let Some(host) = Host::new() else { return };
     host.busybox();
-    let id = host
-        .hyper(["run", "-d", "--rm", "--name", "web", "--label", "tier=front", "busybox", "cat"])
-        .ok();
     // Without -i, `cat` reads an end at once.
+    let id = host.hyper(["run", "-d", "--name", "web", "busybox", "cat"]).ok();
     assert_eq!(host.hyper(["wait", &id]).status, 0);
+    host.hyper(["rm", "web"]).ok();
+    // One with --rm may be gone before anybody has come to wait for it.
+    host.hyper(["run", "-d", "--rm", "--name", "web", "busybox", "cat"]).ok();
     until("--rm has removed it", || host.hyper(["ps", "-aq"]).ok().is_empty());
 
     let run = ["run", "-d", "--name", "web", "--label", "tier=front", "busybox", "sleep", "600"];
