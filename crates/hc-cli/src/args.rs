@@ -14,12 +14,12 @@ mod template;
 
 pub(crate) use container::{
     AttachArgs, CopyArgs, CreateArgs, CreateFlags, ExecArgs, KillArgs, ListArgs, LogsArgs,
-    PauseArgs, PodsArgs, RefsArgs, RestartArgs, RmArgs, RunArgs, StartArgs, StatsArgs, TopArgs,
+    PauseArgs, RefsArgs, RestartArgs, RmArgs, RowsArgs, RunArgs, StartArgs, StatsArgs, TopArgs,
 };
 pub(crate) use image::{ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs, TagArgs};
 pub(crate) use refused::RefusedFlags;
 pub(crate) use template::{
-    CloneArgs, CopiesArgs, CreateSnapshotArgs, CreateTemplateArgs, SnapshotArgs, SnapshotCommand,
+    CloneArgs, CreateSnapshotArgs, CreateTemplateArgs, SnapshotArgs, SnapshotCommand,
     SnapshotRefsArgs, TemplateArgs, TemplateCommand, TemplateRefsArgs,
 };
 
@@ -58,7 +58,8 @@ pub(crate) enum Command {
     Wait(RefsArgs),
     #[command(visible_aliases = ["list", "ls"])]
     Ps(ListArgs),
-    Pods(PodsArgs),
+    /// List pods: VMs with their containers
+    Pods(RowsArgs),
     Inspect(InspectArgs),
     Top(TopArgs),
     Stats(StatsArgs),

@@ -365,16 +365,16 @@ pub(crate) struct ListArgs {
     pub(crate) format: Option<String>,
 }
 
-/// List pods: VMs with their containers
+/// How a list is printed of which every row is shown.
 #[derive(Debug, Args)]
-pub(crate) struct PodsArgs {
-    /// Print ids alone
+pub(crate) struct RowsArgs {
+    /// Print ids or names alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Shorten nothing
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// What to print: `table`, `json`, or a template such as '{{.ID}}'
+    /// What to print: `table`, `json`, or a template such as '{{.Memory}}'
     #[arg(long)]
     pub(crate) format: Option<String>,
 }

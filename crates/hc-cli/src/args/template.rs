@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::container::RowsArgs;
+
 /// Manage templates: booted guests that containers start from
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
@@ -17,26 +19,12 @@ pub(crate) struct TemplateArgs {
 pub(crate) enum TemplateCommand {
     /// List templates
     #[command(visible_alias = "list")]
-    Ls(CopiesArgs),
+    Ls(RowsArgs),
     Create(CreateTemplateArgs),
     /// Remove templates
     Rm(TemplateRefsArgs),
     /// Remove the templates that nothing uses
     Prune,
-}
-
-/// How a list of templates or snapshots is printed.
-#[derive(Debug, Args)]
-pub(crate) struct CopiesArgs {
-    /// Print ids or names alone
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Shorten nothing
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// What to print: `table`, `json`, or a template such as '{{.Size}}'
-    #[arg(long)]
-    pub(crate) format: Option<String>,
 }
 
 /// Boot a guest and copy it, for containers of one shape, and print the template's id
@@ -85,7 +73,7 @@ pub(crate) enum SnapshotCommand {
     Create(CreateSnapshotArgs),
     /// List snapshots
     #[command(visible_alias = "list")]
-    Ls(CopiesArgs),
+    Ls(RowsArgs),
     /// Remove snapshots
     Rm(SnapshotRefsArgs),
 }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::{ListArgs, PodsArgs};
+use crate::args::{ListArgs, RowsArgs};
 use crate::client::Target;
 use crate::failure::{Failure, Result};
 use crate::show::{Format, human};
@@ -129,7 +129,7 @@ pub(super) fn created_at(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
 }
 
-pub(crate) async fn pods(context: &Context, args: &PodsArgs) -> Result<u8> {
+pub(crate) async fn pods(context: &Context, args: &RowsArgs) -> Result<u8> {
     let format = Format::parse(args.format.as_deref(), args.quiet, &POD_FIELDS)?;
     let client = context.client().await?;
     let list: Vec<PodSummary> = client.get(Target::new(&["pods"])).await?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::list::created_at;
 use super::{Context, each};
-use crate::args::{CopiesArgs, CreateSnapshotArgs, SnapshotRefsArgs};
+use crate::args::{CreateSnapshotArgs, RowsArgs, SnapshotRefsArgs};
 use crate::client::Target;
 use crate::failure::Result;
 use crate::show::{Format, human, print_line};
@@ -45,7 +45,7 @@ pub(crate) async fn create(context: &Context, args: &CreateSnapshotArgs) -> Resu
     Ok(0)
 }
 
-pub(crate) async fn list(context: &Context, args: &CopiesArgs) -> Result<u8> {
+pub(crate) async fn list(context: &Context, args: &RowsArgs) -> Result<u8> {
     let format = Format::parse(args.format.as_deref(), args.quiet, &FIELDS)?;
     let client = context.client().await?;
     let mut list: Vec<Snapshot> = client.get(Target::new(&["snapshots"])).await?;

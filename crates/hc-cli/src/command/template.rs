@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::list::created_at;
 use super::{Context, each};
-use crate::args::{CopiesArgs, CreateTemplateArgs, TemplateRefsArgs};
+use crate::args::{CreateTemplateArgs, RowsArgs, TemplateRefsArgs};
 use crate::client::Target;
 use crate::failure::Result;
 use crate::resolve::{Host, create_template};
@@ -39,7 +39,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ("WAITING", "Waiting"),
 ];
 
-pub(crate) async fn list(context: &Context, args: &CopiesArgs) -> Result<u8> {
+pub(crate) async fn list(context: &Context, args: &RowsArgs) -> Result<u8> {
     let format = Format::parse(args.format.as_deref(), args.quiet, &FIELDS)?;
     let client = context.client().await?;
     let mut list: Vec<Template> = client.get(Target::new(&["templates"])).await?;
