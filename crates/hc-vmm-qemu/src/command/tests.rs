@@ -83,7 +83,7 @@ fn microvm_under_emulation() {
             -device {"driver":"virtio-rng-device"}
             -device {"driver":"virtio-balloon-device","free-page-reporting":true}
             -netdev stream,id=card,addr.type=fd,addr.str=15
-            -device {"driver":"virtio-net-device","mac":"02:00:00:ab:00:01","netdev":"card"}
+            -device {"driver":"virtio-net-device","guest_announce":false,"mac":"02:00:00:ab:00:01","netdev":"card"}
             -add-fd fd=16,set=0
             -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/dev/fdset/0","locking":"off","node-name":"file0","read-only":true}
             -blockdev {"cache":{"no-flush":false},"discard":"unmap","driver":"raw","file":"file0","node-name":"disk0","read-only":true}
