@@ -217,7 +217,10 @@ impl Running {
             }
             String::from_utf8_lossy(&line).into_owned()
         };
-        in_time("read a line from the channel", read).await
+        match timeout(DEADLINE, read).await {
+            Ok(line) => line,
+            Err(_) => panic!("no line from the guest; the console says: {}", self.console().await),
+        }
     }
 
     /// Sends a request and gives back the guest's answer.
