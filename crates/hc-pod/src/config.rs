@@ -20,6 +20,11 @@ pub const CONFIG_VERSION: u32 = 1;
 /// The serial of the disk with the container's root file system, in every pod.
 pub const ROOTFS_DISK: &str = "rootfs";
 
+/// The bytes of a root file system that pods of templates can have, far more than any image holds:
+/// what the guest of a template takes for that disk's size. Nothing is read behind the end of a file
+/// system, wherever the disk ends.
+pub const ROOTFS_MAX: u64 = 1 << 40;
+
 /// A pod with its one container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

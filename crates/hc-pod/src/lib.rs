@@ -37,7 +37,7 @@ mod server;
 mod session;
 pub mod status;
 
-pub use config::{PodConfig, ROOTFS_DISK, Taken};
+pub use config::{PodConfig, ROOTFS_DISK, ROOTFS_MAX, Taken};
 pub use dir::PodDir;
 pub use failure::chain;
 pub use run::work;

@@ -25,7 +25,7 @@ use crate::failure::{Failure, Result, chain};
 use crate::job::Rehearsed;
 use crate::pod::Pod;
 use crate::rehearsal::rehearse;
-use crate::{OUR_FAILURE, PodConfig, ROOTFS_DISK, saved, scratch};
+use crate::{OUR_FAILURE, PodConfig, ROOTFS_DISK, ROOTFS_MAX, saved, scratch};
 
 /// The serial of the scratch disk.
 pub(crate) const SCRATCH_DISK: &str = "scratch";
@@ -161,7 +161,8 @@ async fn from_kernel(pod: &Pod) -> Result<Booted> {
 
 async fn from_template(pod: &Pod, guest: saved::Guest) -> Result<Booted> {
     let vm = &pod.config.vm;
-    let mut spec = spec(vm, pod_name(&pod.config), pod.dir.vm(), disks(pod)?, card(&pod.config));
+    let disks = replacements(pod)?;
+    let mut spec = spec(vm, pod_name(&pod.config), pod.dir.vm(), disks, card(&pod.config));
     spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
     boot(vm.driver, spec, COPY_PATIENCE, || pod.reached("VM is started")).await
 }
@@ -170,10 +171,26 @@ async fn from_waiting(pod: &Pod, mut booted: Booted) -> Result<Booted> {
     let Some(replace) = booted.vm.replace() else {
         return Err(Failure::new(hc_api::ErrorKind::Unsupported, "its disks cannot be changed"));
     };
-    for disk in disks(pod)? {
+    for disk in replacements(pod)? {
         replace.replace(disk).await?;
     }
     Ok(booted)
+}
+
+/// The disks of a pod, in place of those of a rehearsal.
+///
+/// The guest goes on using them by what it knows of the others: their size is at least that of these.
+fn replacements(pod: &Pod) -> Result<Vec<Disk>> {
+    let disks = disks(pod)?;
+    for disk in &disks {
+        let len =
+            disk.file.metadata().map_err(|error| Failure::io("cannot look at a disk", &error))?;
+        if len.len() > ROOTFS_MAX {
+            let message = format!("disk {} is larger than that of a template", disk.id);
+            return Err(Failure::new(hc_api::ErrorKind::Unsupported, message));
+        }
+    }
+    Ok(disks)
 }
 
 impl Booted {

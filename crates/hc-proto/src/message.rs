@@ -69,9 +69,9 @@ pub enum Call {
         /// The container.
         container: Id,
     },
-    /// Gets the guest ready to be copied, or to be given other disks: takes back what
-    /// [`Call::SetUp`] did, if anything, and lets go of every disk, so that it finds what is behind
-    /// them by then when it is set up next. Refused while there are containers.
+    /// Gets the guest ready to be copied, or to be given other disks: unmounts every disk, so that
+    /// it reads what is behind them by then when it is set up next. Refused while there are
+    /// containers.
     Park,
     /// Gives a pod that was copied while it ran another identity. Names and addresses change under
     /// its processes: open connections die, and what a process has read stays as it was.

@@ -8,11 +8,12 @@ use hc_proto::message::{Answer, Call, Identity, PodSetup, ProcessId, Request, Sp
 use hc_spec::{ContainerSpec, Id, Signal};
 
 use crate::container::{Container, Phase, no_container};
+use crate::device_rules::DeviceRules;
 use crate::error::{Attempt as _, Error, Result};
 use crate::helper::Helper;
 use crate::init::{Init, kill_deadline};
 use crate::process::{Process, Surroundings};
-use crate::{devices, list, setup};
+use crate::{list, setup};
 
 /// The most that is read of `/proc/net/dev`.
 const NET_DEV_MAX: u64 = 64 * 1024;
@@ -66,17 +67,17 @@ impl Init {
         if !self.containers.is_empty() || !self.processes.is_empty() {
             return Err(Error::invalid("the pod has containers"));
         }
-        if let Some(pod) = self.pod.take() {
-            setup::undo(&pod)?;
+        match self.pod.take() {
+            Some(_) => setup::unmount_disks(),
+            None => Ok(()),
         }
-        devices::let_go_of_disks()
     }
 
     fn set_up(&mut self, pod: PodSetup) -> Result<()> {
         if self.pod.is_some() {
             return Err(Error::invalid("the pod is set up already"));
         }
-        setup::apply(&pod)?;
+        setup::apply(&pod, &mut self.network)?;
         self.pod = Some(pod);
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Init {
         let Some(pod) = &mut self.pod else {
             return Err(Error::invalid("the pod is not set up"));
         };
-        setup::take_on(&identity, Some(&pod.identity))?;
+        setup::take_on(&identity, &mut self.network)?;
         pod.identity = identity;
         Ok(())
     }
@@ -99,7 +100,16 @@ impl Init {
                 Err(Error::invalid(format!("container {} exists already", spec.id.short())))
             }
             Entry::Vacant(place) => {
-                place.insert(Container::create(spec)?);
+                let rules = match &mut self.device_rules {
+                    _ if spec.privileged => None,
+                    // Loaded once: the kernel's verifier is most of what it costs.
+                    Some(rules) => Some(&*rules),
+                    none => {
+                        let rules = DeviceRules::load().attempt(|| "load device rules".into())?;
+                        Some(&*none.insert(rules))
+                    }
+                };
+                place.insert(Container::create(spec, rules)?);
                 Ok(())
             }
         }

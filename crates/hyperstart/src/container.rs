@@ -21,9 +21,10 @@ use rustix::process::{Pid, WaitOptions};
 
 use crate::boot::RUN;
 use crate::cgroup::Cgroup;
+use crate::device_rules::DeviceRules;
 use crate::error::{Attempt as _, Error, Result};
 use crate::sys::{self, Forked};
-use crate::{device_rules, devices, rootfs};
+use crate::{devices, rootfs};
 
 /// The longest serial of a disk (`VIRTIO_BLK_ID_BYTES`).
 const SERIAL_MAX: usize = 20;
@@ -53,12 +54,14 @@ pub(crate) enum Phase {
 }
 
 impl Container {
-    /// Makes the container's control group and root. Takes back what it made when it fails.
-    pub(crate) fn create(spec: &ContainerSpec) -> Result<Container> {
+    /// Makes the container's control group, with `rules` if its devices are restricted, and root.
+    /// Takes back what it made when it fails.
+    pub(crate) fn create(spec: &ContainerSpec, rules: Option<&DeviceRules>) -> Result<Container> {
         let image = mount_image(&spec.rootfs)?;
         let scratch = writable_layer(&spec.id)?;
         let cgroup = Cgroup::create(&spec.id, &spec.limits)?;
-        let made = restrict_devices(spec, &cgroup).and_then(|()| {
+        let restricted = rules.map_or(Ok(()), |rules| rules.restrict(&cgroup));
+        let made = restricted.attempt(|| "restrict devices".into()).and_then(|()| {
             let parts = rootfs::Parts { image: &image, scratch: &scratch, cgroup: cgroup.path() };
             make_root(spec, &parts)
         });
@@ -133,13 +136,6 @@ fn writable_layer(id: &Id) -> Result<PathBuf> {
         fs::create_dir_all(&path).attempt(|| format!("make {}", path.display()))?;
     }
     Ok(path)
-}
-
-fn restrict_devices(spec: &ContainerSpec, cgroup: &Cgroup) -> Result<()> {
-    if spec.privileged {
-        return Ok(());
-    }
-    device_rules::restrict(cgroup).attempt(|| "restrict devices".into())
 }
 
 /// Makes the root in a child and keeps what the child made: the namespace, and the file in it that

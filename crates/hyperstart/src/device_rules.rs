@@ -64,17 +64,26 @@ struct Load {
     expected_attach: u32,
 }
 
-/// Forbids the processes of a control group every device but the usual ones.
-pub(crate) fn restrict(cgroup: impl AsFd) -> io::Result<()> {
-    let program = load(&compile())?;
-    let mut attributes = Attach {
-        target: cgroup.as_fd().as_raw_fd().unsigned_abs(),
-        program: program.as_raw_fd().unsigned_abs(),
-        kind: BPF_CGROUP_DEVICE,
-        flags: BPF_F_ALLOW_MULTI,
-    };
-    // SAFETY: the structure is the head of `bpf_attr` for this command and holds no pointers.
-    unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }.map(drop)
+/// The program in the kernel, which has verified it.
+pub(crate) struct DeviceRules(OwnedFd);
+
+impl DeviceRules {
+    /// Hands the program to the kernel.
+    pub(crate) fn load() -> io::Result<DeviceRules> {
+        load(&compile()).map(DeviceRules)
+    }
+
+    /// Forbids the processes of a control group every device but the usual ones.
+    pub(crate) fn restrict(&self, cgroup: impl AsFd) -> io::Result<()> {
+        let mut attributes = Attach {
+            target: cgroup.as_fd().as_raw_fd().unsigned_abs(),
+            program: self.0.as_raw_fd().unsigned_abs(),
+            kind: BPF_CGROUP_DEVICE,
+            flags: BPF_F_ALLOW_MULTI,
+        };
+        // SAFETY: the structure is the head of `bpf_attr` for this command and holds no pointers.
+        unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }.map(drop)
+    }
 }
 
 /// Hands a program to the kernel.

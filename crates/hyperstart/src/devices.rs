@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Finding devices by what the host named them: a port by its name, a disk by its serial, an
-//! interface by its Ethernet address; and letting go of disks for the time in which the guest is
-//! copied.
+//! interface by its Ethernet address.
 //!
 //! Devices may appear late, since the kernel probes them on its own time. Every search therefore
 //! waits, for the kernel's announcement and never longer than [`APPEAR`].
@@ -24,11 +23,8 @@ const APPEAR: Duration = Duration::from_secs(5);
 const KERNEL_GROUP: u32 = 1;
 /// Every virtio device, as links named `virtio0` and so on.
 const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
-/// The driver of virtio disks: what is bound to it, and the files that bind and unbind.
-const DISK_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
-/// The virtio number of network cards, and of disks, as sysfs writes them.
+/// The virtio number of network cards, as sysfs writes it.
 const NETWORK_CARD: &str = "0x0001";
-const DISK: &str = "0x0002";
 
 /// An interface that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,32 +75,6 @@ fn only_card(devices: &Path) -> Option<PathBuf> {
     let mut cards = entries(devices).filter(|device| says(device, "device", NETWORK_CARD));
     let card = cards.next().filter(|_| cards.next().is_none())?;
     entries(&card.join("net")).next()
-}
-
-/// Takes every virtio disk from its driver, which forgets all that it knew of it.
-pub(crate) fn let_go_of_disks() -> Result<()> {
-    for disk in entries(Path::new(DISK_DRIVER)).filter(|entry| entry.join("device").exists()) {
-        tell_driver("unbind", &disk)?;
-    }
-    Ok(())
-}
-
-/// Gives every virtio disk without a driver to the driver. A guest that booted has none such.
-pub(crate) fn take_up_disks() -> Result<()> {
-    driverless_disks(Path::new(VIRTIO_DEVICES)).try_for_each(|disk| tell_driver("bind", &disk))
-}
-
-/// The virtio disks among `devices` that have no driver.
-fn driverless_disks(devices: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    entries(devices)
-        .filter(|device| !device.join("driver").exists() && says(device, "device", DISK))
-}
-
-/// Has the driver of disks do something with a device; it is done when this returns.
-fn tell_driver(what: &str, device: &Path) -> Result<()> {
-    let name = device.file_name().unwrap_or_default();
-    fs::write(Path::new(DISK_DRIVER).join(what), name.as_encoded_bytes())
-        .attempt(|| format!("{what} disk {}", name.display()))
 }
 
 /// Whether the attribute of a device in sysfs is this text.
@@ -190,18 +160,6 @@ mod tests {
         let mut names: Vec<_> = paths.map(name).collect();
         names.sort_unstable();
         names
-    }
-
-    #[test]
-    fn only_disks_without_a_driver_are_taken_up() {
-        let devices = sysfs(&[
-            ("virtio0", &[("device", "0x0002\n"), ("driver/bind", "")]),
-            ("virtio1", &[("device", "0x0002\n")]),
-            ("virtio2", &[("device", "0x0001\n")]),
-            ("virtio3", &[("device", "0x0002\n")]),
-        ]);
-        assert_eq!(names(driverless_disks(devices.path())), ["virtio1", "virtio3"]);
-        assert_eq!(names(driverless_disks(Path::new("/absent"))), [""; 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - A process's end is told after its streams have ended, a container's after the last process in
-//!   its control group is gone.
+//!   its control group is gone. What is left of the container is gone before the next request.
 //! - Every child is reaped, also those that nobody asked for: orphans end up here.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,11 +19,12 @@ use hc_proto::message::{
     Answer, Event, Failure, FromGuest, PodSetup, ProcessId, Reply, Scratch, StreamId,
 };
 use hc_proto::{Attached, GuestMux, MuxEvent, SendError};
-use hc_spec::{Exit, Id};
+use hc_spec::{Exit, Id, NetworkSpec};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use crate::channel::Channel;
 use crate::container::{Container, Phase};
+use crate::device_rules::DeviceRules;
 use crate::helper::Helper;
 use crate::process::{Process, Said};
 use crate::watch::{Token, Watch};
@@ -46,13 +47,19 @@ pub(crate) struct Init {
     pub(crate) null: OwnedFd,
     /// What the host has set up; `None` before it has.
     pub(crate) pod: Option<PodSetup>,
+    /// What the interface has: the pod's, or that of the one before.
+    pub(crate) network: Option<NetworkSpec>,
     pub(crate) containers: BTreeMap<Id, Container>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     pub(crate) helpers: BTreeMap<u32, Helper>,
     /// The request to shut down and until when processes may take to die.
     pub(crate) shutdown: Option<(u64, Instant)>,
+    /// Containers whose end is told, or about to be, and whose mounts and groups are still there.
+    gone: Vec<Container>,
     /// What came on streams that no process has been tied to yet.
     pub(crate) early: BTreeMap<StreamId, Early>,
+    /// What restricts a container's devices; there once a container needed it.
+    pub(crate) device_rules: Option<DeviceRules>,
     channel: Channel,
     children: OwnedFd,
     /// Whose each stream is.
@@ -81,11 +88,14 @@ impl Init {
             mux: GuestMux::new(),
             null,
             pod: None,
+            network: None,
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             helpers: BTreeMap::new(),
             shutdown: None,
+            gone: Vec::new(),
             early: BTreeMap::new(),
+            device_rules: None,
             channel,
             children,
             owners: BTreeMap::new(),
@@ -107,6 +117,7 @@ impl Init {
         self.end_if_asked();
         self.send();
         self.channel.write(&mut self.mux)?;
+        self.clear_away();
         let patience = if self.unread {
             Some(Duration::ZERO)
         } else if self.mux.has_lazy_acks() {
@@ -201,7 +212,10 @@ impl Init {
             MuxEvent::Ready { attached: Attached::New, .. } => self.forget_host(),
             MuxEvent::Ready { .. } => {}
             MuxEvent::Control(message) => match hc_proto::decode(&message) {
-                Ok(request) => self.answer(request),
+                Ok(request) => {
+                    self.clear_away();
+                    self.answer(request);
+                }
                 Err(error) => kmsg::warn(&format!("a request makes no sense: {error}")),
             },
             MuxEvent::Opened { stream, .. } => {
@@ -373,8 +387,9 @@ impl Init {
                 None => Event::ProcessExited { process: id, exit },
                 Some(container) => {
                     let oom_killed = container.cgroup.oom_kills() > 0;
-                    container.cgroup.remove();
-                    Event::ContainerExited { container: container.id, exit, oom_killed }
+                    let id = container.id.clone();
+                    self.gone.push(container);
+                    Event::ContainerExited { container: id, exit, oom_killed }
                 }
             };
             self.outbox.push_back(FromGuest::Event(event));
@@ -386,6 +401,14 @@ impl Init {
         self.processes.remove(&id);
     }
 
+    /// Lets go of what is left of containers that have ended. Nobody waits for it, so it is done
+    /// after their end was told; but before the next request, which may need the place.
+    fn clear_away(&mut self) {
+        for container in self.gone.drain(..) {
+            container.cgroup.remove();
+        }
+    }
+
     /// Shuts the pod down if that was asked for and nothing runs any more.
     fn end_if_asked(&mut self) {
         let Some((request, deadline)) = self.shutdown else { return };
@@ -393,7 +416,9 @@ impl Init {
         if !gone && Instant::now() < deadline {
             return;
         }
-        self.containers.clear(); // Roots are unmounted with their namespaces.
+        // Roots are unmounted with their namespaces.
+        self.containers.clear();
+        self.gone.clear();
         if let Some(PodSetup { scratch: Scratch::Disk(_), .. }) = self.pod {
             setup::unmount_scratch();
         }

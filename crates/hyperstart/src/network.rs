@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pod's network, set up from what the host says: no DHCP, no waiting.
+//!
+//! It outlives pods. Copies of a guest mostly get the addresses that it had, each on a network of its
+//! own, and then only the Ethernet address differs.
 
 use core::net::IpAddr;
 use std::io;
@@ -20,8 +23,43 @@ pub(crate) fn loopback_up() -> Result<()> {
         .attempt(|| "switch loopback on".into())
 }
 
+/// Makes of the network that there is `now` the one that is `wanted`.
+pub(crate) fn change(now: &mut Option<NetworkSpec>, wanted: Option<&NetworkSpec>) -> Result<()> {
+    match (now.take(), wanted) {
+        (Some(now), Some(wanted)) if differ_in_mac_only(&now, wanted) => change_mac(wanted.mac)?,
+        (now, wanted) => {
+            if let Some(now) = now {
+                take_down(&now)?;
+            }
+            if let Some(wanted) = wanted {
+                set_up(wanted)?;
+            }
+        }
+    }
+    *now = wanted.cloned();
+    Ok(())
+}
+
+fn differ_in_mac_only(now: &NetworkSpec, wanted: &NetworkSpec) -> bool {
+    NetworkSpec { mac: wanted.mac, ..now.clone() } == *wanted
+}
+
+/// Gives the interface another Ethernet address while it is on.
+///
+/// The link-local address that the kernel has made of the one before stays: guests that have the same
+/// addresses are never on one link.
+fn change_mac(mac: [u8; 6]) -> Result<()> {
+    let found = devices::interface(mac)?;
+    if found.has_address {
+        return Ok(());
+    }
+    Link::open()?
+        .ask(|sequence| netlink::link_up(sequence, found.number, Some(mac), None))
+        .attempt(|| "change the Ethernet address".into())
+}
+
 /// Gives the interface that the host means its addresses and routes.
-pub(crate) fn set_up(network: &NetworkSpec) -> Result<()> {
+fn set_up(network: &NetworkSpec) -> Result<()> {
     let found = devices::interface(network.mac)?;
     let interface = found.number;
     // Only where it differs: not every card takes another address.
@@ -41,7 +79,7 @@ pub(crate) fn set_up(network: &NetworkSpec) -> Result<()> {
 }
 
 /// Takes back what [`set_up`] did. With the interface go its routes and its neighbours.
-pub(crate) fn take_down(network: &NetworkSpec) -> Result<()> {
+fn take_down(network: &NetworkSpec) -> Result<()> {
     let interface = devices::interface(network.mac)?.number;
     let mut link = Link::open()?;
     link.ask(|sequence| netlink::link_down(sequence, interface))
@@ -99,5 +137,23 @@ impl Link {
                 None => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_ethernet_address_is_no_other_network() {
+        let network = |mac, address: &str| NetworkSpec {
+            mac: [2, 0, 0, 0, 0, mac],
+            addresses: vec![(address.parse().unwrap(), 24)],
+            gateways: Vec::new(),
+            mtu: 1500,
+        };
+        let now = network(1, "10.0.2.15");
+        assert!(differ_in_mac_only(&now, &network(2, "10.0.2.15")));
+        assert!(!differ_in_mac_only(&now, &network(1, "10.0.2.16")));
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use hc_proto::message::{Identity, PodSetup, Scratch};
+use hc_spec::NetworkSpec;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -21,18 +22,15 @@ const NANOS: u64 = 1_000_000_000;
 /// The unit of sizes in `/sys/class/block`, whatever the disk's own blocks are.
 const SECTOR: u64 = 512;
 
-/// Carries out `setup`.
-pub(crate) fn apply(setup: &PodSetup) -> Result<()> {
-    take_on(&setup.identity, None)?;
-    devices::take_up_disks()?;
+/// Carries out `setup`, in a guest that has the `network` now.
+pub(crate) fn apply(setup: &PodSetup, network: &mut Option<NetworkSpec>) -> Result<()> {
+    take_on(&setup.identity, network)?;
     mount_scratch(&setup.scratch)
 }
 
-/// Takes back what [`apply`] did, and the images that containers have had mounted since.
-pub(crate) fn undo(setup: &PodSetup) -> Result<()> {
-    if let Some(network) = &setup.identity.network {
-        network::take_down(network)?;
-    }
+/// Unmounts what [`apply`] mounted, and the images that containers have had mounted since: nothing of
+/// any disk is known any more.
+pub(crate) fn unmount_disks() -> Result<()> {
     let images = format!("{RUN}/images");
     for image in fs::read_dir(&images).attempt(|| format!("read {images}"))?.flatten() {
         let path = image.path();
@@ -43,8 +41,8 @@ pub(crate) fn undo(setup: &PodSetup) -> Result<()> {
     unmount(format!("{RUN}/scratch"), UnmountFlags::empty()).attempt(|| "unmount scratch".into())
 }
 
-/// Makes this guest the pod that `identity` says, in place of the one that it was `before`.
-pub(crate) fn take_on(identity: &Identity, before: Option<&Identity>) -> Result<()> {
+/// Makes this guest, which has the `network` now, the pod that `identity` says.
+pub(crate) fn take_on(identity: &Identity, network: &mut Option<NetworkSpec>) -> Result<()> {
     set_clock(identity.unix_nanos, &identity.entropy)?;
     rustix::system::sethostname(identity.hostname.as_bytes()).attempt(|| "set host name".into())?;
     let files = [
@@ -56,13 +54,7 @@ pub(crate) fn take_on(identity: &Identity, before: Option<&Identity>) -> Result<
         // Written over and not replaced: containers have these very files mounted.
         fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
     }
-    if let Some(network) = before.and_then(|before| before.network.as_ref()) {
-        network::take_down(network)?;
-    }
-    match &identity.network {
-        Some(network) => network::set_up(network),
-        None => Ok(()),
-    }
+    network::change(network, identity.network.as_ref())
 }
 
 /// Sets the time of day and stirs `entropy` into the kernel's randomness.
@@ -169,7 +161,7 @@ fn ext4_blocks(device: &Path) -> std::io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use hc_spec::{HostEntry, NetworkSpec};
+    use hc_spec::HostEntry;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Changes when templates of older builds are not to be used: with what a parked guest is, or how
 /// its copy is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The hash of all that a template depends on, as 64 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Cursor, Read as _};
 use std::path::Path;
 
+use hc_pod::ROOTFS_MAX;
+
 /// Bytes of a tar archive come in blocks of this many.
 const BLOCK: usize = 512;
 
-/// Makes the file `out`, with `program` as `/program`. A kill at any instant leaves the old file, the
+/// Makes the sparse file `out`, as large as any root file system, with `program` as `/program`. A kill at any instant leaves the old file, the
 /// new one, or none.
 pub(crate) fn make(program: &Path, out: &Path) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -20,6 +22,7 @@ pub(crate) fn make(program: &Path, out: &Path) -> io::Result<()> {
         .and_then(|builder| builder.add_layer(Cursor::new(layer(&bytes))))
         .and_then(hc_rootfs::Builder::finish);
     built.map_err(io::Error::other)?;
+    file.set_len(ROOTFS_MAX)?;
     std::fs::rename(&temporary, out)
 }
 
@@ -58,7 +61,10 @@ mod tests {
         let content = b"a program that's some 32 bytes.\n".repeat(4096 / 32 * 3);
         std::fs::write(&program, &content).unwrap();
         make(&program, &out).unwrap();
-        let image = std::fs::read(&out).unwrap();
+        let mut image = Vec::new();
+        let file = File::open(&out).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), ROOTFS_MAX);
+        file.take(1 << 20).read_to_end(&mut image).unwrap();
         assert!(image.windows(content.len()).any(|window| window == content));
         assert!(!dir.path().join("out.tmp").exists());
     }

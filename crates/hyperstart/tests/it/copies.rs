@@ -76,6 +76,8 @@ fn copies_of_a_parked_guest_are_set_up_like_guests_that_booted() {
     }
     let template = Devices { placeholders: true, network: true, ..Devices::default() };
     let Some(mut host) = Host::greet(&template) else { return };
+    let pod = PodSetup { identity: identity(&template, 20), ..setup(&template) };
+    assert_eq!(host.call(Call::SetUp(pod)), Ok(Answer::Done));
     assert_eq!(host.call(Call::Park), Ok(Answer::Done));
     let saved = host.save();
 
@@ -84,7 +86,9 @@ fn copies_of_a_parked_guest_are_set_up_like_guests_that_booted() {
     let mut draws = Vec::new();
     for number in [21, 22] {
         let mut host = Host::meet(saved.wake(&devices), HostMux::new(SessionId(number.into())));
-        let pod = PodSetup { identity: identity(&devices, number), ..setup(&devices) };
+        let mut other = identity(&devices, number);
+        other.network.as_mut().unwrap().mac[4] = 1;
+        let pod = PodSetup { identity: other, ..setup(&devices) };
         assert_eq!(host.call(Call::SetUp(pod)), Ok(Answer::Done));
         // As often as it likes, while nothing runs; and then as if it had not been a pod before.
         assert_eq!(host.call(Call::Park), Ok(Answer::Done));

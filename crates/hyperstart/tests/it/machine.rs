@@ -16,6 +16,11 @@ pub(crate) const IMAGE: &str = "rootfs";
 /// The serial of the scratch disk.
 pub(crate) const SCRATCH: &str = "scratch";
 
+/// What is in place of the image and the scratch disk until there is a pod: serial, bytes, whether it
+/// is read-only.
+const PLACEHOLDERS: [(&str, u64, bool); 2] =
+    [("placeholder0", 1 << 40, true), ("placeholder1", 32 << 20, false)];
+
 /// The channel's usual form.
 const PORT: &str = "virtserialport,chardev=c,name=org.hyper.channel.0";
 
@@ -113,10 +118,10 @@ impl Machine {
             .arg(format!("socket,id=c,path={},server=off,reconnect=1", socket.display()))
             .args(["-device", if devices.console { "virtconsole,chardev=c" } else { PORT }]);
         if devices.placeholders {
-            for serial in ["placeholder0", "placeholder1"] {
+            for (serial, len, read_only) in PLACEHOLDERS {
                 let path = directory.path().join(serial);
-                fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
-                qemu.args(disk(&path, serial, true));
+                fs::File::create(&path).unwrap().set_len(len).unwrap();
+                qemu.args(disk(&path, serial, read_only));
             }
         } else {
             qemu.args(disk(&parts.image, IMAGE, true));
