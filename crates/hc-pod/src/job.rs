@@ -41,7 +41,7 @@ use crate::saved::Guest;
 /// The longest message: a few paths.
 const MAX_MESSAGE: usize = 64 << 10;
 /// The most files of a message.
-const MAX_FILES: usize = 5;
+const MAX_FILES: usize = 6;
 
 /// Something to do.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Job {
         if let Job::Pod { guest: Some(guest), .. } | Job::Warm(_, guest) | Job::Template(_, guest) =
             self
         {
-            files.extend([guest.memory.as_fd(), guest.state.as_fd()]);
+            files.extend([guest.memory.as_fd(), guest.state.as_fd(), guest.disk.as_fd()]);
         }
         send(socket, &serde_json::to_vec(&message)?, &files)
     }
@@ -145,7 +145,8 @@ impl Job {
         }
         let mut files = files.into_iter();
         let guest = |files: &mut std::vec::IntoIter<OwnedFd>| {
-            Some(Guest { memory: files.next()?.into(), state: files.next()?.into() })
+            let (memory, state, disk) = (files.next()?, files.next()?, files.next()?);
+            Some(Guest { memory: memory.into(), state: state.into(), disk: disk.into() })
         };
         let job = match serde_json::from_slice(&bytes)? {
             Message::Pod(dirs) => (|| {

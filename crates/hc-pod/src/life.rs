@@ -39,7 +39,7 @@ use crate::copies::{blocking, copy, hold, release, suspend};
 use crate::failure::{Failure, Result, chain};
 use crate::identity::{identity, set_clock};
 use crate::log::Source as Stream;
-use crate::machine::{Machine, SCRATCH_DISK, Source, obituary};
+use crate::machine::{Machine, Source, obituary};
 use crate::output::News;
 use crate::pod::{Order, Pod, Running};
 use crate::{OUR_FAILURE, Phase, parent, saved};
@@ -109,8 +109,6 @@ pub(crate) enum Beginning {
 struct Run {
     machine: Machine,
     events: Events,
-    /// Whether the container is still to be made.
-    new: bool,
 }
 
 /// What a stretch of life with one VM ended with.
@@ -176,7 +174,7 @@ async fn begin(
         match beginning {
             Beginning::New(source) => {
                 let (machine, events) = Machine::start(pod, source).await?;
-                Ok(Run { machine, events, new: true })
+                Ok(Run { machine, events })
             }
             Beginning::Copy(guest, before) => {
                 wait_for_order(pod).await?;
@@ -185,7 +183,7 @@ async fn begin(
                 machine.guest.call(Call::Renew(identity)).await?;
                 set_clock(&machine.guest).await?;
                 main_runs(pod, &machine.guest, main).await;
-                Ok(Run { machine, events, new: false })
+                Ok(Run { machine, events })
             }
         }
     });
@@ -219,12 +217,13 @@ async fn live_on(pod: &Arc<Pod>, mut run: Run, orders: &mut mpsc::Receiver<Order
 
 /// The life of a VM, to its end.
 async fn stretch(pod: &Arc<Pod>, run: Run, orders: &mut mpsc::Receiver<Order>) -> Stretch {
-    let Run { mut machine, events, new } = run;
+    let Run { mut machine, events } = run;
     pod.change(|status| status.ports.clone_from(&machine.ports));
     let network = machine.guest_network.clone();
+    let scratch = machine.scratch.take();
     let end = {
         let guest = machine.guest.clone();
-        let mut story = pin!(guest_story(Arc::clone(pod), guest, events, network, new));
+        let mut story = pin!(guest_story(Arc::clone(pod), guest, events, network, scratch));
         loop {
             tokio::select! {
                 end = &mut story => break end.map(Stretch::End),
@@ -293,7 +292,7 @@ async fn resume(pod: &Arc<Pod>, copied: &Copied) -> Result<Run> {
     if let Err(error) = std::fs::remove_file(&path) {
         tracing::warn!(%error, "paused guest cannot be removed");
     }
-    Ok(Run { machine, events, new: false })
+    Ok(Run { machine, events })
 }
 
 /// What a record says that was not written by this build.
@@ -350,16 +349,17 @@ async fn carry_out(pod: &Pod, vm: &mut dyn Vm, order: Order) -> Carried {
     Carried::On
 }
 
-/// Everything that happens with the guest, up to the end of its container and its goodbye.
+/// Everything that happens with the guest, up to the end of its container and its goodbye. One with
+/// `scratch` is still to be set up with that, and has no container yet.
 async fn guest_story(
     pod: Arc<Pod>,
     guest: Guest,
     mut events: Events,
     network: Option<hc_usernet::GuestNetwork>,
-    new: bool,
+    scratch: Option<Scratch>,
 ) -> Result<End> {
-    if new {
-        begin_container(&pod, &guest, network).await?;
+    if let Some(scratch) = scratch {
+        begin_container(&pod, &guest, network, scratch).await?;
     }
     let end = loop {
         match events.next().await {
@@ -391,9 +391,9 @@ async fn begin_container(
     pod: &Arc<Pod>,
     guest: &Guest,
     network: Option<hc_usernet::GuestNetwork>,
+    scratch: Scratch,
 ) -> Result<()> {
     let identity = identity(pod, network)?;
-    let scratch = Scratch::Disk(SCRATCH_DISK.into());
     guest.call(Call::SetUp(PodSetup { identity, scratch })).await?;
     pod.reached("guest is set up");
     guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;

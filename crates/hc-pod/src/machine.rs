@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hc_guest::{Events, Guest, Predecessor, Process};
+use hc_proto::message::Scratch;
 use hc_usernet::{Dns, Network, Publish};
 use hc_vmm::{Access, Confinement, Disk, Driver, Exit, Link, Nic, Saved, Transport, Vm, VmSpec};
 use hc_vmm_kvm::Kvm;
@@ -45,6 +46,8 @@ pub(crate) struct Booted {
     pub(crate) guest: Guest,
     /// What that tells by itself.
     pub(crate) events: Events,
+    /// What the guest is to be told of its scratch disk, if it has not been.
+    scratch: Option<Scratch>,
 }
 
 /// Where a new pod's VM comes from.
@@ -54,7 +57,15 @@ pub(crate) enum Source {
     /// A template's guest.
     Template(saved::Guest),
     /// One that waits.
-    Waiting(Booted),
+    Waiting(Waiting),
+}
+
+/// A VM that waits for a pod.
+pub(crate) struct Waiting {
+    /// The VM. Its guest is parked.
+    pub(crate) booted: Booted,
+    /// The scratch disk that the guest has mounted.
+    disk: File,
 }
 
 /// A pod's VM, and the host's side of its devices.
@@ -65,6 +76,8 @@ pub(crate) struct Machine {
     pub(crate) guest: Guest,
     /// Where the published ports listen.
     pub(crate) ports: Vec<hc_api::Port>,
+    /// What the guest is to be told of its scratch disk, if it has not been.
+    pub(crate) scratch: Option<Scratch>,
     /// What the guest is told about its network, where it has one.
     pub(crate) guest_network: Option<hc_usernet::GuestNetwork>,
     network: Option<JoinHandle<()>>,
@@ -78,7 +91,7 @@ impl Machine {
         let booted = match source {
             Source::Kernel => None,
             Source::Template(guest) => unless_it_fails(from_template(pod, guest).await),
-            Source::Waiting(booted) => unless_it_fails(from_waiting(pod, booted).await),
+            Source::Waiting(waiting) => unless_it_fails(from_waiting(pod, waiting).await),
         };
         let booted = match booted {
             Some(booted) => booted,
@@ -102,7 +115,8 @@ impl Machine {
         pod.reached("VM is started");
         let adopted = meet(&mut *vm, Guest::adopt(channel, before, COPY_PATIENCE)).await;
         let (guest, events, main) = adopted?;
-        let (machine, events) = Machine::connect(pod, network, Booted { vm, guest, events })?;
+        let booted = Booted { vm, guest, events, scratch: None };
+        let (machine, events) = Machine::connect(pod, network, booted)?;
         Ok((machine, events, main))
     }
 
@@ -110,7 +124,7 @@ impl Machine {
     fn connect(
         pod: &Pod,
         network: Option<Network>,
-        Booted { mut vm, guest, events }: Booted,
+        Booted { mut vm, guest, events, scratch }: Booted,
     ) -> Result<(Machine, Events)> {
         pod.reached("guest answers");
         let mut ports = Vec::new();
@@ -128,7 +142,7 @@ impl Machine {
             }
             None => None,
         };
-        Ok((Machine { vm, guest, ports, guest_network, network: task }, events))
+        Ok((Machine { vm, guest, ports, scratch, guest_network, network: task }, events))
     }
 
     /// Closes every flow and published port.
@@ -161,26 +175,31 @@ async fn from_kernel(pod: &Pod) -> Result<Booted> {
 
 async fn from_template(pod: &Pod, guest: saved::Guest) -> Result<Booted> {
     let vm = &pod.config.vm;
-    let disks = replacements(pod)?;
+    let (disks, scratch) = replacements(pod, &guest.disk)?;
     let mut spec = spec(vm, pod_name(&pod.config), pod.dir.vm(), disks, card(&pod.config));
     spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
-    boot(vm.driver, spec, COPY_PATIENCE, || pod.reached("VM is started")).await
+    let booted = boot(vm.driver, spec, COPY_PATIENCE, || pod.reached("VM is started")).await?;
+    Ok(Booted { scratch: Some(scratch), ..booted })
 }
 
-async fn from_waiting(pod: &Pod, mut booted: Booted) -> Result<Booted> {
+async fn from_waiting(pod: &Pod, Waiting { mut booted, disk }: Waiting) -> Result<Booted> {
+    let (disks, scratch) = replacements(pod, &disk)?;
     let Some(replace) = booted.vm.replace() else {
         return Err(Failure::new(hc_api::ErrorKind::Unsupported, "its disks cannot be changed"));
     };
-    for disk in replacements(pod)? {
+    for disk in disks {
         replace.replace(disk).await?;
     }
-    Ok(booted)
+    Ok(Booted { scratch: Some(scratch), ..booted })
 }
 
-/// The disks of a pod, in place of those of a rehearsal.
+/// The disks of a pod, in place of those of a rehearsal, and what the guest is to be told of the scratch
+/// disk: a new one is a copy of the one that the guest has `parked`.
 ///
 /// The guest goes on using them by what it knows of the others: their size is at least that of these.
-fn replacements(pod: &Pod) -> Result<Vec<Disk>> {
+fn replacements(pod: &Pod, parked: &File) -> Result<(Vec<Disk>, Scratch)> {
+    let is_new = scratch::create_from(parked, &pod.dir.scratch())
+        .map_err(|error| Failure::io("cannot make the scratch disk", &error))?;
     let disks = disks(pod)?;
     for disk in &disks {
         let len =
@@ -190,21 +209,28 @@ fn replacements(pod: &Pod) -> Result<Vec<Disk>> {
             return Err(Failure::new(hc_api::ErrorKind::Unsupported, message));
         }
     }
-    Ok(disks)
+    Ok((disks, if is_new { Scratch::Parked } else { own_disk() }))
 }
 
-impl Booted {
+/// What a guest is told of a scratch disk that it has not seen.
+fn own_disk() -> Scratch {
+    Scratch::Disk(SCRATCH_DISK.into())
+}
+
+impl Waiting {
     /// Makes a VM of a template, for whichever pod comes next, and rehearses a pod in it.
-    pub(crate) async fn waiting(
+    pub(crate) async fn make(
         new: &Rehearsed,
         guest: saved::Guest,
         run_dir: &Path,
-    ) -> Result<Booted> {
-        let mut spec = nobodys(new, run_dir)?;
+    ) -> Result<Waiting> {
+        let disk = scratch::in_memory(&guest.disk).map_err(|error| no_scratch(&error))?;
+        let mut spec = nobodys(new, run_dir, &disk)?;
         spec.saved = Some(Saved { memory: guest.memory, state: guest.state });
         let mut booted = boot(new.shape.vm.driver, spec, COPY_PATIENCE, || ()).await?;
-        rehearse(&booted.guest, &mut booted.events, new.shape.network).await?;
-        Ok(booted)
+        let events = &mut booted.events;
+        rehearse(&booted.guest, events, new.shape.network, Scratch::Parked).await?;
+        Ok(Waiting { booted, disk })
     }
 }
 
@@ -220,8 +246,10 @@ pub(crate) async fn make_template(
 ) -> Result<()> {
     let vm = &new.shape.vm;
     let patience = Duration::from_secs(vm.boot_timeout_seconds.into());
-    let mut booted = boot(vm.driver, nobodys(new, run_dir)?, patience, || ()).await?;
-    rehearse(&booted.guest, &mut booted.events, new.shape.network).await?;
+    scratch::format(&vm.scratch_template, &guest.disk).map_err(|error| no_scratch(&error))?;
+    let spec = nobodys(new, run_dir, &guest.disk)?;
+    let mut booted = boot(vm.driver, spec, patience, || ()).await?;
+    rehearse(&booted.guest, &mut booted.events, new.shape.network, own_disk()).await?;
     let Some(snapshot) = booted.vm.snapshot() else {
         return Err(Failure::new(hc_api::ErrorKind::Unsupported, "this driver copies no guests"));
     };
@@ -230,8 +258,16 @@ pub(crate) async fn make_template(
     Ok(())
 }
 
-/// A VM of no pod, with the disks of a rehearsal.
-fn nobodys(Rehearsed { shape, rehearsal }: &Rehearsed, run_dir: &Path) -> Result<VmSpec> {
+fn no_scratch(error: &std::io::Error) -> Failure {
+    Failure::io("cannot make a scratch disk", error)
+}
+
+/// A VM of no pod, with the root file system of a rehearsal.
+fn nobodys(
+    Rehearsed { shape, rehearsal }: &Rehearsed,
+    run_dir: &Path,
+    scratch: &File,
+) -> Result<VmSpec> {
     let rootfs = Disk {
         id: ROOTFS_DISK.into(),
         file: File::open(rehearsal)
@@ -240,8 +276,7 @@ fn nobodys(Rehearsed { shape, rehearsal }: &Rehearsed, run_dir: &Path) -> Result
     };
     let scratch = Disk {
         id: SCRATCH_DISK.into(),
-        file: scratch::in_memory(&shape.vm.scratch_template)
-            .map_err(|error| Failure::io("cannot make a scratch disk", &error))?,
+        file: scratch.try_clone().map_err(|error| no_scratch(&error))?,
         access: Access::Scratch,
     };
     let mac = hc_usernet::Config::default().guest_mac;
@@ -260,7 +295,7 @@ async fn boot(
     let (mut vm, channel) = launch(driver_config, spec).await?;
     started();
     let (guest, events) = meet(&mut *vm, Guest::connect(channel, patience)).await?;
-    Ok(Booted { vm, guest, events })
+    Ok(Booted { vm, guest, events, scratch: Some(own_disk()) })
 }
 
 /// Starts a VM; also gives the line to its guest.

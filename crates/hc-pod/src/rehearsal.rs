@@ -16,16 +16,20 @@ use tokio::time::timeout;
 use crate::ROOTFS_DISK;
 use crate::failure::{Failure, Result};
 use crate::identity::{entropy, network_spec, unix_nanos};
-use crate::machine::SCRATCH_DISK;
 
 /// How long the container may take: a moment, if the host is not busy.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `/program` of the disk with the root file system, and lets the guest forget it.
-pub(crate) async fn rehearse(guest: &Guest, events: &mut Events, network: bool) -> Result<()> {
+pub(crate) async fn rehearse(
+    guest: &Guest,
+    events: &mut Events,
+    network: bool,
+    scratch: Scratch,
+) -> Result<()> {
     let container = spec()?;
     let id = container.id.clone();
-    guest.call(Call::SetUp(setup(network)?)).await?;
+    guest.call(Call::SetUp(setup(network, scratch)?)).await?;
     guest.call(Call::CreateContainer(Box::new(container.clone()))).await?;
     let launch = Launch {
         container: id.clone(),
@@ -54,7 +58,7 @@ pub(crate) async fn rehearse(guest: &Guest, events: &mut Events, network: bool) 
     Ok(())
 }
 
-fn setup(network: bool) -> Result<PodSetup> {
+fn setup(network: bool, scratch: Scratch) -> Result<PodSetup> {
     let network = if network {
         let network = Network::bind(hc_usernet::Config::default())?;
         Some(network_spec(network.guest().clone()))
@@ -72,7 +76,7 @@ fn setup(network: bool) -> Result<PodSetup> {
             dns_options: Vec::new(),
             hosts: Vec::new(),
         },
-        scratch: Scratch::Disk(SCRATCH_DISK.into()),
+        scratch,
     })
 }
 

@@ -15,7 +15,7 @@ use crate::failure::chain;
 use crate::job::{Job, Outcome};
 use crate::life::{self, Beginning, unreadable};
 use crate::log::{LogLimits, LogWriter};
-use crate::machine::{self, Booted, Source};
+use crate::machine::{self, Source, Waiting};
 use crate::output::Output;
 use crate::pod::Pod;
 use crate::{PodDir, server};
@@ -34,7 +34,7 @@ pub async fn work(
         match job {
             Job::Pod { dirs, listener, lock, log, guest } => {
                 let source = match (waiting.take(), guest) {
-                    (Some(booted), _) => Source::Waiting(booted),
+                    (Some(vm), _) => Source::Waiting(vm),
                     (None, Some(guest)) => Source::Template(guest),
                     (None, None) => Source::Kernel,
                 };
@@ -46,8 +46,8 @@ pub async fn work(
                 return pod(PodDir::from_paths(dirs.data, dirs.runtime), listener, lock, source)
                     .await;
             }
-            Job::Warm(new, guest) => match Booted::waiting(&new, guest, scratch).await {
-                Ok(booted) => waiting = Some(booted),
+            Job::Warm(new, guest) => match Waiting::make(&new, guest, scratch).await {
+                Ok(vm) => waiting = Some(vm),
                 Err(error) => return tell(&socket, &Outcome::Failed(error.to_string())),
             },
             Job::Template(new, guest) => {
@@ -72,10 +72,10 @@ fn tell(socket: &UnixStream, outcome: &Outcome) -> io::Result<()> {
 }
 
 /// Waits for the next job; `None` if the daemon goes away, or the VM that waits for it.
-async fn receive(socket: &UnixStream, waiting: &mut Option<Booted>) -> io::Result<Option<Job>> {
+async fn receive(socket: &UnixStream, waiting: &mut Option<Waiting>) -> io::Result<Option<Job>> {
     let vm_ended = async {
         match waiting {
-            Some(booted) => booted.vm.wait().await,
+            Some(waiting) => waiting.booted.vm.wait().await,
             None => std::future::pending().await,
         }
     };

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Copied guests, in memory and in files.
 //!
-//! In memory, a guest is two files without names, which a hypervisor maps or reads. On disk it is
-//! one file with a checksum, which is written and read from start to end:
+//! In memory, a guest is files without names, which a hypervisor maps or reads. On disk it is one file
+//! with a checksum, which is written and read from start to end:
 //!
 //! ```text
-//! magic "hypersvd" | label length u32 | label
+//! magic "hypersv2" | label length u32 | label
 //!                  | state length u64 | state
 //!                  | memory length u64 | then pieces: offset u64, length u32 (0: the last), bytes
+//!                  | disk length u64   | then pieces
 //!                  | SHA-256 of all before                                       (little-endian)
 //! ```
 //!
@@ -29,7 +30,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, MemfdFlags, OFlags, SealFlags, SeekFrom, linkat, seek};
 use sha2::{Digest as _, Sha256};
 
-const MAGIC: &[u8; 8] = b"hypersvd";
+const MAGIC: &[u8; 8] = b"hypersv2";
 /// A label longer than this is not one of ours.
 const MAX_LABEL: usize = 1 << 20;
 /// Nor is a state.
@@ -45,28 +46,38 @@ pub struct Guest {
     pub memory: File,
     /// All else.
     pub state: File,
+    /// The scratch disk that a parked guest has mounted; empty where the disk is kept elsewhere.
+    pub disk: File,
 }
 
 impl Guest {
-    /// Two empty files, for a hypervisor to write to.
+    /// Empty files, for a hypervisor to write to.
     pub fn empty() -> io::Result<Guest> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = |name| io::Result::Ok(File::from(rustix::fs::memfd_create(name, flags)?));
-        Ok(Guest { memory: file("guest-memory")?, state: file("guest-state")? })
+        Ok(Guest {
+            memory: file("guest-memory")?,
+            state: file("guest-state")?,
+            disk: file("guest-disk")?,
+        })
     }
 
     /// Keeps everybody from changing it, ourselves included.
     pub fn seal(self) -> io::Result<Guest> {
         let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        for file in [&self.memory, &self.state] {
+        for file in [&self.memory, &self.state, &self.disk] {
             rustix::fs::fcntl_add_seals(file, seals)?;
         }
         Ok(self)
     }
 
-    /// Handles of the same two files.
+    /// Handles of the same files.
     pub fn share(&self) -> io::Result<Guest> {
-        Ok(Guest { memory: self.memory.try_clone()?, state: self.state.try_clone()? })
+        Ok(Guest {
+            memory: self.memory.try_clone()?,
+            state: self.state.try_clone()?,
+            disk: self.disk.try_clone()?,
+        })
     }
 
     /// Writes it to the file `path`, replacing the one that is there. It is not synced: a crash of
@@ -101,13 +112,16 @@ impl Guest {
         let state_len = self.state.metadata()?.len();
         out.write_all(&state_len.to_le_bytes())?;
         copy_state(&self.state, state_len, &mut out)?;
-        out.write_all(&self.memory.metadata()?.len().to_le_bytes())?;
-        pieces(&self.memory, |offset, bytes| {
-            out.write_all(&offset.to_le_bytes())?;
-            out.write_all(&u32::try_from(bytes.len()).map_err(io::Error::other)?.to_le_bytes())?;
-            out.write_all(bytes)
-        })?;
-        out.write_all(&[0; 12])?;
+        for file in [&self.memory, &self.disk] {
+            out.write_all(&file.metadata()?.len().to_le_bytes())?;
+            pieces(file, |offset, bytes| {
+                out.write_all(&offset.to_le_bytes())?;
+                let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+                out.write_all(&length.to_le_bytes())?;
+                out.write_all(bytes)
+            })?;
+            out.write_all(&[0; 12])?;
+        }
         let (mut inner, sum) = out.end();
         inner.write_all(&sum)?;
         inner.flush()
@@ -127,23 +141,8 @@ impl Guest {
         if copied < state_len {
             return Err(damaged());
         }
-        let len = input.number()?;
-        guest.memory.set_len(len)?;
-        let mut bytes = vec![0; PIECE];
-        loop {
-            let offset = input.number()?;
-            let mut length = [0; 4];
-            input.read_exact(&mut length)?;
-            let length = u32::from_le_bytes(length) as usize;
-            if length == 0 {
-                break;
-            }
-            let piece = bytes.get_mut(..length).ok_or_else(damaged)?;
-            if offset.checked_add(length as u64).is_none_or(|end| end > len) {
-                return Err(damaged());
-            }
-            input.read_exact(piece)?;
-            guest.memory.write_all_at(piece, offset)?;
+        for file in [&guest.memory, &guest.disk] {
+            read_pieces(&mut input, file)?;
         }
         let (mut inner, sum) = input.end();
         let mut written = Vec::new();
@@ -175,6 +174,28 @@ fn read_label(input: &mut Hashing<impl Read>) -> io::Result<Vec<u8>> {
     Ok(label)
 }
 
+/// Reads what `pieces` gave, into an empty file.
+fn read_pieces(input: &mut Hashing<impl Read>, file: &File) -> io::Result<()> {
+    let len = input.number()?;
+    file.set_len(len)?;
+    let mut bytes = vec![0; PIECE];
+    loop {
+        let offset = input.number()?;
+        let mut length = [0; 4];
+        input.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length == 0 {
+            return Ok(());
+        }
+        let piece = bytes.get_mut(..length).ok_or_else(damaged)?;
+        if offset.checked_add(length as u64).is_none_or(|end| end > len) {
+            return Err(damaged());
+        }
+        input.read_exact(piece)?;
+        file.write_all_at(piece, offset)?;
+    }
+}
+
 fn copy_state(state: &File, len: u64, out: &mut impl Write) -> io::Result<()> {
     let mut bytes = vec![0; PIECE];
     let mut at = 0;
@@ -187,17 +208,20 @@ fn copy_state(state: &File, len: u64, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every run of pages to `take` that are not zero.
-fn pieces(memory: &File, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+/// Gives every run of pages of a file to `take` that are not zero.
+pub(crate) fn pieces(
+    file: &File,
+    mut take: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut bytes = vec![0; PIECE];
     let mut next = 0;
-    while let Ok(start) = seek(memory, SeekFrom::Data(next)) {
-        let end = seek(memory, SeekFrom::Hole(start))?;
+    while let Ok(start) = seek(file, SeekFrom::Data(next)) {
+        let end = seek(file, SeekFrom::Hole(start))?;
         let mut at = start;
         while at < end {
             let length = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
             let piece = &mut bytes[..length];
-            memory.read_exact_at(piece, at)?;
+            file.read_exact_at(piece, at)?;
             let mut run = 0;
             for (number, page) in piece.chunks(PAGE).enumerate() {
                 if page.iter().all(|byte| *byte == 0) {
@@ -286,6 +310,8 @@ mod tests {
         guest.memory.write_all_at(b"middle", (1 << 20) + 5 * PAGE as u64).unwrap();
         guest.memory.write_all_at(b"last", LEN - 4).unwrap();
         guest.state.write_all_at(b"state", 0).unwrap();
+        guest.disk.set_len(LEN).unwrap();
+        guest.disk.write_all_at(b"disk", 1 << 20).unwrap();
         guest
     }
 
@@ -312,6 +338,8 @@ mod tests {
         assert_eq!(piece(&guest.memory, (1 << 20) + 5 * PAGE as u64, 6), b"middle");
         assert_eq!(piece(&guest.memory, LEN - 4, 4), b"last");
         assert_eq!(piece(&guest.state, 0, 5), b"state");
+        assert_eq!(guest.disk.metadata().unwrap().len(), LEN);
+        assert_eq!(piece(&guest.disk, 1 << 20, 4), b"disk");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
 
+use crate::saved::pieces;
+
 /// What a template begins with.
 const MAGIC: &[u8; 8] = b"hyperscr";
 /// A template larger than this is not one of ours.
@@ -25,22 +27,42 @@ const MAX_TEMPLATE: u64 = 16 << 20;
 ///
 /// A kill at any instant leaves no half-made disk: it gets its name when it is whole.
 pub fn create(template: &Path, disk: &Path) -> io::Result<()> {
+    make(disk, |file| format(template, file)).map(drop)
+}
+
+/// The same as a copy of the disk in the file `from`; tells whether it was made.
+pub(crate) fn create_from(from: &File, disk: &Path) -> io::Result<bool> {
+    make(disk, |file| copy_data(from, file))
+}
+
+fn make(disk: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<bool> {
     if disk.exists() {
-        return Ok(());
+        return Ok(false);
     }
-    let template = read_template(template)?;
     let temporary = disk.with_extension("tmp");
     let file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    fill(&template, &file)?;
-    std::fs::rename(&temporary, disk)
+    fill(&file)?;
+    std::fs::rename(&temporary, disk)?;
+    Ok(true)
 }
 
-/// A disk of no name, made from `template`, in memory.
-pub(crate) fn in_memory(template: &Path) -> io::Result<File> {
+/// Makes an empty file a disk, from `template`.
+pub(crate) fn format(template: &Path, file: &File) -> io::Result<()> {
+    fill(&read_template(template)?, file)
+}
+
+/// A copy of the disk in the file `from`, of no name, in memory.
+pub(crate) fn in_memory(from: &File) -> io::Result<File> {
     let file = File::from(rustix::fs::memfd_create("scratch", rustix::fs::MemfdFlags::CLOEXEC)?);
-    fill(&read_template(template)?, &file)?;
+    copy_data(from, &file)?;
     Ok(file)
+}
+
+/// Makes an empty file a disk like that in `from`, which others may read meanwhile.
+fn copy_data(from: &File, file: &File) -> io::Result<()> {
+    file.set_len(from.metadata()?.len())?;
+    pieces(from, |offset, bytes| file.write_all_at(bytes, offset))
 }
 
 /// Makes the file `to` a copy of the disk `from`: the same blocks where the file system can share

@@ -69,9 +69,10 @@ pub enum Call {
         /// The container.
         container: Id,
     },
-    /// Gets the guest ready to be copied, or to be given other disks: unmounts every disk, so that
-    /// it reads what is behind them by then when it is set up next. Refused while there are
-    /// containers.
+    /// Gets the guest ready to be copied, or to be given other disks: unmounts every image, so that
+    /// it reads what is behind its disk by then, and makes the scratch disk read-only, as clean and
+    /// empty as it came, so that it can go on with a copy of it ([`Scratch::Parked`]) or with
+    /// another. Refused while there are containers.
     Park,
     /// Gives a pod that was copied while it ran another identity. Names and addresses change under
     /// its processes: open connections die, and what a process has read stays as it was.
@@ -128,6 +129,8 @@ pub enum Scratch {
     /// The disk of this serial, which holds an ext4 file system. The guest grows the file system
     /// to the size of the disk.
     Disk(String),
+    /// The disk that a parked guest has kept mounted, with every byte as it was then.
+    Parked,
 }
 
 /// A process to start.

@@ -94,7 +94,7 @@ fn mount_basics() -> Result<()> {
         }
         mount(kind, target, kind, flags, options).attempt(|| format!("mount {target}"))?;
     }
-    for directory in ["", "/etc", "/images", "/root", "/scratch"] {
+    for directory in ["", "/disks", "/etc", "/images", "/root", "/scratch"] {
         let path = format!("{RUN}{directory}");
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).attempt(|| format!("make {path}"))?;
     }

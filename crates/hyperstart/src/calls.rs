@@ -67,17 +67,15 @@ impl Init {
         if !self.containers.is_empty() || !self.processes.is_empty() {
             return Err(Error::invalid("the pod has containers"));
         }
-        match self.pod.take() {
-            Some(_) => setup::unmount_disks(),
-            None => Ok(()),
-        }
+        self.pod = None;
+        self.kept.park()
     }
 
     fn set_up(&mut self, pod: PodSetup) -> Result<()> {
         if self.pod.is_some() {
             return Err(Error::invalid("the pod is set up already"));
         }
-        setup::apply(&pod, &mut self.network)?;
+        self.kept.set_up(&pod)?;
         self.pod = Some(pod);
         Ok(())
     }
@@ -86,7 +84,7 @@ impl Init {
         let Some(pod) = &mut self.pod else {
             return Err(Error::invalid("the pod is not set up"));
         };
-        setup::take_on(&identity, &mut self.network)?;
+        self.kept.take_on(&identity)?;
         pod.identity = identity;
         Ok(())
     }

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use crate::boot::RUN;
 use crate::error::{Attempt as _, Error, Result};
 
 /// How long a device may take to appear: many times what a slow emulated machine needs, and short
@@ -27,8 +28,10 @@ const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
 const NETWORK_CARD: &str = "0x0001";
 
 /// An interface that was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
+    /// What the kernel calls it.
+    pub(crate) name: String,
     /// Its number.
     pub(crate) number: u32,
     /// Whether it has the Ethernet address that was asked for.
@@ -49,12 +52,20 @@ pub(crate) fn file(path: &str) -> Result<PathBuf> {
     find(&format!("device {path}"), || Path::new(path).exists().then(|| PathBuf::from(path)))
 }
 
-/// The device file of the disk with this serial.
+/// The device file of the disk with this serial, which is a path's last part.
+///
+/// It is looked for once: a copied guest has the same disks, whatever files are behind them.
 pub(crate) fn disk(serial: &str) -> Result<PathBuf> {
-    find(&format!("disk {serial}"), || {
+    let known = Path::new(RUN).join("disks").join(serial);
+    if let Ok(device) = fs::read_link(&known) {
+        return Ok(device);
+    }
+    let device = find(&format!("disk {serial}"), || {
         let entry = entries(Path::new("/sys/block")).find(|entry| says(entry, "serial", serial))?;
         Some(Path::new("/dev").join(entry.file_name()?))
-    })
+    })?;
+    std::os::unix::fs::symlink(&device, &known).attempt(|| format!("note disk {serial}"))?;
+    Ok(device)
 }
 
 /// The interface with this Ethernet address, or else the only virtio card: that of a copied guest
@@ -66,7 +77,8 @@ pub(crate) fn interface(mac: [u8; 6]) -> Result<Interface> {
         let named = entries(Path::new("/sys/class/net")).find(has_address);
         let found = named.or_else(|| only_card(Path::new(VIRTIO_DEVICES)))?;
         let number = fs::read_to_string(found.join("ifindex")).ok()?.trim_end().parse().ok()?;
-        Some(Interface { number, has_address: has_address(&found) })
+        let name = found.file_name()?.to_str()?.to_owned();
+        Some(Interface { name, number, has_address: has_address(&found) })
     })
 }
 

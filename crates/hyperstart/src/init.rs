@@ -15,20 +15,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use hc_proto::message::{
-    Answer, Event, Failure, FromGuest, PodSetup, ProcessId, Reply, Scratch, StreamId,
-};
+use hc_proto::message::{Answer, Event, Failure, FromGuest, PodSetup, ProcessId, Reply, StreamId};
 use hc_proto::{Attached, GuestMux, MuxEvent, SendError};
-use hc_spec::{Exit, Id, NetworkSpec};
+use hc_spec::{Exit, Id};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use crate::channel::Channel;
 use crate::container::{Container, Phase};
 use crate::device_rules::DeviceRules;
 use crate::helper::Helper;
+use crate::kmsg;
 use crate::process::{Process, Said};
+use crate::setup::Kept;
 use crate::watch::{Token, Watch};
-use crate::{kmsg, setup};
 
 /// How long the line is idle before acknowledgements go out by themselves.
 const ACK_PAUSE: Duration = Duration::from_millis(20);
@@ -47,8 +46,8 @@ pub(crate) struct Init {
     pub(crate) null: OwnedFd,
     /// What the host has set up; `None` before it has.
     pub(crate) pod: Option<PodSetup>,
-    /// What the interface has: the pod's, or that of the one before.
-    pub(crate) network: Option<NetworkSpec>,
+    /// What there is of the pod, or has stayed of the one before.
+    pub(crate) kept: Kept,
     pub(crate) containers: BTreeMap<Id, Container>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     pub(crate) helpers: BTreeMap<u32, Helper>,
@@ -88,7 +87,7 @@ impl Init {
             mux: GuestMux::new(),
             null,
             pod: None,
-            network: None,
+            kept: Kept::default(),
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             helpers: BTreeMap::new(),
@@ -419,9 +418,7 @@ impl Init {
         // Roots are unmounted with their namespaces.
         self.containers.clear();
         self.gone.clear();
-        if let Some(PodSetup { scratch: Scratch::Disk(_), .. }) = self.pod {
-            setup::unmount_scratch();
-        }
+        self.kept.close();
         self.reply(request, Ok(Answer::Done));
         self.send();
         self.mux.flush_acks();

@@ -43,6 +43,7 @@ mod rootfs;
 mod setup;
 mod start;
 mod stdio;
+mod storage;
 mod sys;
 mod user;
 mod watch;

@@ -24,6 +24,9 @@ const NLM_F_CREATE: u16 = 0x400;
 const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_MTU: u16 = 4;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
@@ -48,7 +51,7 @@ pub(crate) fn link_up(
     mac: Option<[u8; 6]>,
     mtu: Option<u16>,
 ) -> Vec<u8> {
-    let mut message = link_flags(sequence, interface, IFF_UP);
+    let mut message = link(sequence, interface, IFF_UP, IFF_UP);
     if let Some(mac) = mac {
         message.attribute(IFLA_ADDRESS, &mac);
     }
@@ -60,16 +63,33 @@ pub(crate) fn link_up(
 
 /// Switches an interface off.
 pub(crate) fn link_down(sequence: u32, interface: u32) -> Vec<u8> {
-    link_flags(sequence, interface, 0).finish()
+    link(sequence, interface, 0, IFF_UP).finish()
 }
 
-fn link_flags(sequence: u32, interface: u32, flags: u32) -> Message {
+/// Gives an interface another Ethernet address, on or off as it is.
+pub(crate) fn link_address(sequence: u32, interface: u32, mac: [u8; 6]) -> Vec<u8> {
+    let mut message = link(sequence, interface, 0, 0);
+    message.attribute(IFLA_ADDRESS, &mac);
+    message.finish()
+}
+
+/// Keeps the kernel from giving an interface a link-local IPv6 address by itself.
+pub(crate) fn no_link_local(sequence: u32, interface: u32) -> Vec<u8> {
+    let mode = Message::nest(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let family = Message::nest(AF_INET6.into(), &mode);
+    let mut message = link(sequence, interface, 0, 0);
+    message.attribute(IFLA_AF_SPEC, &family);
+    message.finish()
+}
+
+/// A message about an interface, with its flags, and which of them to change.
+fn link(sequence: u32, interface: u32, flags: u32, change: u32) -> Message {
     let mut message = Message::new(RTM_NEWLINK, 0, sequence);
     // struct ifinfomsg: family, padding, type, index, flags, which of them to change.
     message.bytes.extend([0, 0, 0, 0]);
     message.bytes.extend(interface.to_ne_bytes());
     message.bytes.extend(flags.to_ne_bytes());
-    message.bytes.extend(IFF_UP.to_ne_bytes());
+    message.bytes.extend(change.to_ne_bytes());
     message
 }
 
@@ -158,6 +178,13 @@ impl Message {
         self
     }
 
+    /// An attribute by itself, to be the value of another.
+    fn nest(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut attribute = Message { bytes: Vec::new() };
+        attribute.attribute(kind, value);
+        attribute.bytes
+    }
+
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).expect("attributes are a few bytes");
         self.bytes.extend(length.to_ne_bytes());
@@ -212,6 +239,18 @@ mod tests {
             "2c000000 10000500 01000000 00000000
              00000000 07000000 01000000 01000000
              0a000100 02000000 00090000",
+        );
+        check(
+            link_address(6, 7, [2, 0, 0, 0, 0, 9]),
+            "2c000000 10000500 06000000 00000000
+             00000000 07000000 00000000 00000000
+             0a000100 02000000 00090000",
+        );
+        check(
+            no_link_local(8, 7),
+            "30000000 10000500 08000000 00000000
+             00000000 07000000 00000000 00000000
+             10001a00 0c000a00 05000800 01000000",
         );
         check(
             add_address(2, 7, "10.0.2.15".parse().unwrap(), 24),

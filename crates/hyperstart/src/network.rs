@@ -4,7 +4,7 @@
 //! It outlives pods. Copies of a guest mostly get the addresses that it had, each on a network of its
 //! own, and then only the Ethernet address differs.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,6 +16,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use crate::error::{Attempt as _, Result};
 use crate::{devices, netlink};
 
+/// Bits of a link-local address that all have in common.
+const LINK_LOCAL_PREFIX: u8 = 64;
+
 /// Switches loopback on.
 pub(crate) fn loopback_up() -> Result<()> {
     Link::open()?
@@ -23,20 +26,29 @@ pub(crate) fn loopback_up() -> Result<()> {
         .attempt(|| "switch loopback on".into())
 }
 
+/// An interface that is set up.
+pub(crate) struct Network {
+    spec: NetworkSpec,
+    interface: u32,
+}
+
 /// Makes of the network that there is `now` the one that is `wanted`.
-pub(crate) fn change(now: &mut Option<NetworkSpec>, wanted: Option<&NetworkSpec>) -> Result<()> {
-    match (now.take(), wanted) {
-        (Some(now), Some(wanted)) if differ_in_mac_only(&now, wanted) => change_mac(wanted.mac)?,
-        (now, wanted) => {
-            if let Some(now) = now {
-                take_down(&now)?;
-            }
-            if let Some(wanted) = wanted {
-                set_up(wanted)?;
-            }
-        }
+pub(crate) fn change(now: &mut Option<Network>, wanted: Option<&NetworkSpec>) -> Result<()> {
+    let now_is = now.take();
+    if let (Some(Network { spec, interface }), Some(wanted)) = (&now_is, wanted)
+        && differ_in_mac_only(spec, wanted)
+    {
+        Link::open()?
+            .ask(|sequence| netlink::link_address(sequence, *interface, wanted.mac))
+            .attempt(|| "change the Ethernet address".into())?;
+        // The link-local address stays: guests with the same addresses are never on one link.
+        *now = Some(Network { spec: wanted.clone(), interface: *interface });
+        return Ok(());
     }
-    *now = wanted.cloned();
+    if let Some(network) = now_is {
+        take_down(&network)?;
+    }
+    *now = wanted.map(set_up).transpose()?;
     Ok(())
 }
 
@@ -44,30 +56,31 @@ fn differ_in_mac_only(now: &NetworkSpec, wanted: &NetworkSpec) -> bool {
     NetworkSpec { mac: wanted.mac, ..now.clone() } == *wanted
 }
 
-/// Gives the interface another Ethernet address while it is on.
-///
-/// The link-local address that the kernel has made of the one before stays: guests that have the same
-/// addresses are never on one link.
-fn change_mac(mac: [u8; 6]) -> Result<()> {
-    let found = devices::interface(mac)?;
-    if found.has_address {
-        return Ok(());
-    }
-    Link::open()?
-        .ask(|sequence| netlink::link_up(sequence, found.number, Some(mac), None))
-        .attempt(|| "change the Ethernet address".into())
-}
-
 /// Gives the interface that the host means its addresses and routes.
-fn set_up(network: &NetworkSpec) -> Result<()> {
+fn set_up(network: &NetworkSpec) -> Result<Network> {
     let found = devices::interface(network.mac)?;
     let interface = found.number;
     // Only where it differs: not every card takes another address.
     let mac = (!found.has_address).then_some(network.mac);
+    let mut addresses = network.addresses.clone();
     let mut link = Link::open()?;
+    let own = IpAddr::V6(link_local(network.mac));
+    if is_usable(own) {
+        // Routers are not asked: the host has said everything. Nor are memberships told twice: there is
+        // nobody else on the link.
+        let accept = format!("conf/{}/accept_ra", found.name);
+        for (name, value) in [(&*accept, "0"), ("mld_qrv", "1")] {
+            std::fs::write(format!("/proc/sys/net/ipv6/{name}"), value)
+                .attempt(|| format!("set {name}"))?;
+        }
+        // The kernel would make this address too, a second later, and ask for others with the same.
+        link.ask(|sequence| netlink::no_link_local(sequence, interface))
+            .attempt(|| "take link-local addresses over".into())?;
+        addresses.push((own, LINK_LOCAL_PREFIX));
+    }
     link.ask(|sequence| netlink::link_up(sequence, interface, mac, Some(network.mtu)))
         .attempt(|| "switch the interface on".into())?;
-    for &(address, prefix) in network.addresses.iter().filter(|(address, _)| is_usable(*address)) {
+    for (address, prefix) in addresses.into_iter().filter(|(address, _)| is_usable(*address)) {
         link.ask(|sequence| netlink::add_address(sequence, interface, address, prefix))
             .attempt(|| format!("add address {address}/{prefix}"))?;
     }
@@ -75,16 +88,22 @@ fn set_up(network: &NetworkSpec) -> Result<()> {
         link.ask(|sequence| netlink::add_default_route(sequence, interface, gateway))
             .attempt(|| format!("route through {gateway}"))?;
     }
-    Ok(())
+    Ok(Network { spec: network.clone(), interface })
+}
+
+/// The link-local address that follows from an Ethernet address (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let [first, second] = [[a ^ 2, b], [c, 0xff]].map(u16::from_be_bytes);
+    let [third, last] = [[0xfe, d], [e, f]].map(u16::from_be_bytes);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, third, last)
 }
 
 /// Takes back what [`set_up`] did. With the interface go its routes and its neighbours.
-fn take_down(network: &NetworkSpec) -> Result<()> {
-    let interface = devices::interface(network.mac)?.number;
+fn take_down(&Network { ref spec, interface }: &Network) -> Result<()> {
     let mut link = Link::open()?;
     link.ask(|sequence| netlink::link_down(sequence, interface))
         .attempt(|| "switch the interface off".into())?;
-    for &(address, prefix) in network.addresses.iter().filter(|(address, _)| is_usable(*address)) {
+    for &(address, prefix) in spec.addresses.iter().filter(|(address, _)| is_usable(*address)) {
         match link.ask(|sequence| netlink::remove_address(sequence, interface, address, prefix)) {
             // Those of IPv6 went with the interface.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
@@ -143,6 +162,12 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn link_local_addresses_are_those_that_the_kernel_makes() {
+        let address = link_local([0x02, b'h', b'y', b'p', b'e', b'r']);
+        assert_eq!(address.to_string(), "fe80::68:79ff:fe70:6572");
+    }
 
     #[test]
     fn another_ethernet_address_is_no_other_network() {

@@ -1,60 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the host makes of this guest: the pod's identity (name, time, randomness, `/etc`, network),
-//! given once and again to a copy of a running pod, and the storage for writable layers.
+//! given once and again to a copy of a running pod; and what of it stays for the next pod.
 
 use core::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
-use hc_proto::message::{Identity, PodSetup, Scratch};
-use hc_spec::NetworkSpec;
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use hc_proto::message::{Identity, PodSetup};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::boot::RUN;
-use crate::container::checked_serial;
 use crate::error::{Attempt as _, Error, Result};
-use crate::{devices, kmsg, network, sys};
+use crate::network::{self, Network};
+use crate::storage::Storage;
+use crate::sys;
 
 const NANOS: u64 = 1_000_000_000;
-/// The unit of sizes in `/sys/class/block`, whatever the disk's own blocks are.
-const SECTOR: u64 = 512;
 
-/// Carries out `setup`, in a guest that has the `network` now.
-pub(crate) fn apply(setup: &PodSetup, network: &mut Option<NetworkSpec>) -> Result<()> {
-    take_on(&setup.identity, network)?;
-    mount_scratch(&setup.scratch)
+/// What the guest has of its pod that stays when it is parked, for the next pod.
+#[derive(Default)]
+pub(crate) struct Kept {
+    network: Option<Network>,
+    storage: Storage,
 }
 
-/// Unmounts what [`apply`] mounted, and the images that containers have had mounted since: nothing of
-/// any disk is known any more.
-pub(crate) fn unmount_disks() -> Result<()> {
-    let images = format!("{RUN}/images");
-    for image in fs::read_dir(&images).attempt(|| format!("read {images}"))?.flatten() {
-        let path = image.path();
-        let what = || format!("let go of {}", path.display());
-        unmount(&path, UnmountFlags::empty()).attempt(what)?;
-        fs::remove_dir(&path).attempt(what)?;
+impl Kept {
+    /// Carries out `setup`.
+    pub(crate) fn set_up(&mut self, setup: &PodSetup) -> Result<()> {
+        self.take_on(&setup.identity)?;
+        self.storage.mount(&setup.scratch)
     }
-    unmount(format!("{RUN}/scratch"), UnmountFlags::empty()).attempt(|| "unmount scratch".into())
-}
 
-/// Makes this guest, which has the `network` now, the pod that `identity` says.
-pub(crate) fn take_on(identity: &Identity, network: &mut Option<NetworkSpec>) -> Result<()> {
-    set_clock(identity.unix_nanos, &identity.entropy)?;
-    rustix::system::sethostname(identity.hostname.as_bytes()).attempt(|| "set host name".into())?;
-    let files = [
-        ("hostname", format!("{}\n", identity.hostname)),
-        ("hosts", hosts(identity)),
-        ("resolv.conf", resolv_conf(identity)),
-    ];
-    for (name, text) in files {
-        // Written over and not replaced: containers have these very files mounted.
-        fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
+    /// Makes this guest the pod that `identity` says.
+    pub(crate) fn take_on(&mut self, identity: &Identity) -> Result<()> {
+        set_clock(identity.unix_nanos, &identity.entropy)?;
+        rustix::system::sethostname(identity.hostname.as_bytes())
+            .attempt(|| "set host name".into())?;
+        let files = [
+            ("hostname", format!("{}\n", identity.hostname)),
+            ("hosts", hosts(identity)),
+            ("resolv.conf", resolv_conf(identity)),
+        ];
+        for (name, text) in files {
+            // Written over and not replaced: containers have these very files mounted.
+            fs::write(format!("{RUN}/etc/{name}"), text).attempt(|| format!("write {name}"))?;
+        }
+        network::change(&mut self.network, identity.network.as_ref())
     }
-    network::change(network, identity.network.as_ref())
+
+    /// Gets ready for other disks: see [`Call::Park`](hc_proto::message::Call::Park).
+    pub(crate) fn park(&mut self) -> Result<()> {
+        let images = format!("{RUN}/images");
+        for image in fs::read_dir(&images).attempt(|| format!("read {images}"))?.flatten() {
+            let path = image.path();
+            let what = || format!("let go of {}", path.display());
+            unmount(&path, UnmountFlags::empty()).attempt(what)?;
+            fs::remove_dir(&path).attempt(what)?;
+        }
+        self.storage.park()
+    }
+
+    /// Leaves the scratch disk clean at the end of the VM.
+    pub(crate) fn close(&mut self) {
+        self.storage.close();
+    }
 }
 
 /// Sets the time of day and stirs `entropy` into the kernel's randomness.
@@ -66,16 +75,6 @@ pub(crate) fn set_clock(unix_nanos: u64, entropy: &[u8]) -> Result<()> {
         .attempt(|| "set the clock".into())?;
     let device = fs::File::options().write(true).open("/dev/urandom");
     device.and_then(|device| sys::add_entropy(device, entropy)).attempt(|| "add entropy".into())
-}
-
-/// Writes everything back and unmounts the scratch disk, so that its file system is clean.
-pub(crate) fn unmount_scratch() {
-    let scratch = format!("{RUN}/scratch");
-    if unmount(scratch.as_str(), UnmountFlags::empty()).is_err() {
-        // Something still holds it; then at least nothing is lost.
-        kmsg::warn("scratch is busy at shutdown");
-        rustix::fs::sync();
-    }
 }
 
 /// The text of `/etc/hosts`.
@@ -114,54 +113,9 @@ fn resolv_conf(identity: &Identity) -> String {
     text
 }
 
-fn mount_scratch(scratch: &Scratch) -> Result<()> {
-    let place = format!("{RUN}/scratch");
-    match scratch {
-        Scratch::Memory => {
-            mount("scratch", &place, "tmpfs", MountFlags::NOATIME, c"mode=0755,size=90%")
-                .attempt(|| "mount scratch memory".into())
-        }
-        Scratch::Disk(serial) => {
-            let device = devices::disk(checked_serial(serial)?)?;
-            // Tables are made when they are needed: writing them ahead would fill a sparse disk.
-            mount(&device, &place, "ext4", MountFlags::NOATIME, c"discard,noinit_itable")
-                .attempt(|| format!("mount scratch disk {serial}"))?;
-            grow(&device, &place).attempt(|| format!("grow scratch disk {serial}"))
-        }
-    }
-}
-
-/// Grows the file system at `place` to the size of its disk.
-fn grow(device: &Path, place: &str) -> std::io::Result<()> {
-    let name = device.file_name().unwrap_or_default();
-    let size = fs::read_to_string(Path::new("/sys/class/block").join(name).join("size"))?;
-    let sectors: u64 = size.trim().parse().map_err(std::io::Error::other)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, place, flags, Mode::empty())?;
-    let block = rustix::fs::fstatvfs(&directory)?.f_bsize.max(SECTOR);
-    let wanted = sectors / (block / SECTOR);
-    // Asked first, because the kernel refuses to look at file systems that it could not grow, also
-    // where there is nothing to do.
-    if ext4_blocks(device)? >= wanted { Ok(()) } else { sys::grow_ext4(&directory, wanted) }
-}
-
-/// How many blocks the ext4 file system on `device` has, as its superblock says.
-fn ext4_blocks(device: &Path) -> std::io::Result<u64> {
-    const SUPERBLOCK: u64 = 1024;
-    const COUNT_LOW: usize = 0x04;
-    const COUNT_HIGH: usize = 0x150;
-    let mut superblock = [0; 1024];
-    fs::File::open(device)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
-    let word = |at: usize| {
-        let bytes = superblock[at..].first_chunk().copied().unwrap_or_default();
-        u64::from(u32::from_le_bytes(bytes))
-    };
-    Ok(word(COUNT_HIGH) << 32 | word(COUNT_LOW))
-}
-
 #[cfg(test)]
 mod tests {
-    use hc_spec::HostEntry;
+    use hc_spec::{HostEntry, NetworkSpec};
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::thread::JoinHandle;
 
-use hc_proto::message::{Answer, Call, FailureKind, Identity, PodSetup, Program};
+use hc_proto::message::{Answer, Call, FailureKind, Identity, PodSetup, Program, Scratch};
 use hc_proto::{HostMux, SessionId};
 use hc_spec::{Exit, Id, NetworkSpec};
 
@@ -108,6 +108,41 @@ fn copies_of_a_parked_guest_are_set_up_like_guests_that_booted() {
     draws.sort_unstable();
     draws.dedup();
     assert_eq!((all, draws.len()), (4, 4), "numbers drawn twice: {draws:?}");
+}
+
+#[test]
+fn a_parked_guest_goes_on_with_a_copy_of_its_scratch_disk_or_with_another() {
+    if Command::new("mkfs.ext4").arg("-V").output().is_err() {
+        return hc_testkit::skip("no mkfs.ext4");
+    }
+    let devices = Devices { scratch: Some((64 << 20, 64 << 20)), ..Devices::default() };
+    let Some(mut host) = Host::greet(&devices) else { return };
+    let parked = PodSetup { scratch: Scratch::Parked, ..setup(&devices) };
+    let early = host.call(Call::SetUp(parked.clone())).unwrap_err();
+    assert_eq!(early.kind, FailureKind::Invalid);
+    assert_eq!(host.call(Call::SetUp(setup(&devices))), Ok(Answer::Done));
+    let id = host.create(&container(1));
+    let script = "echo of the rehearsal >/file; dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null";
+    host.spawn(&id, true, Program::Exec(process(&["sh", "-c", script]))).unwrap();
+    assert_eq!(host.container_exit(&id), (Exit::Code(0), false));
+    assert_eq!(host.call(Call::Park), Ok(Answer::Done));
+    let saved = host.save();
+
+    for (same_scratch, pod) in [(true, &parked), (false, &setup(&devices))] {
+        let devices = Devices { same_scratch, scratch: devices.scratch, ..Devices::default() };
+        let mut host = Host::meet(saved.wake(&devices), HostMux::new(SessionId(8)));
+        assert_eq!(host.call(Call::SetUp(pod.clone())), Ok(Answer::Done));
+        let id = host.sleeper(&container(1));
+        assert_eq!(
+            host.sh(&id, "ls /file /big 2>/dev/null; echo new >/file; cat /file").stdout,
+            "new\n"
+        );
+        assert_eq!(host.call(Call::Shutdown), Ok(Answer::Done));
+        assert!(host.machine.ends());
+        let check = Command::new("e2fsck").args(["-n", "-f"]).arg(host.machine.scratch()).output();
+        let check = check.unwrap();
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    }
 }
 
 #[test]

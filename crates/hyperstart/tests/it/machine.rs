@@ -44,7 +44,7 @@ impl Saved {
     /// machine had, and of the same kinds.
     pub(crate) fn wake(&self, devices: &Devices) -> Machine {
         let parts = PARTS.get().and_then(|parts| parts.as_ref().ok());
-        Machine::start(parts.expect("a machine was booted"), devices, Some(&self.machine.state()))
+        Machine::start(parts.expect("a machine was booted"), devices, Some(&self.machine))
     }
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct Machine {
 pub(crate) struct Devices {
     /// Bytes of the scratch disk and of the file system on it; no disk if `None`.
     pub(crate) scratch: Option<(u64, u64)>,
+    /// Whether that of a copy is one too, of the disk that the machine had.
+    pub(crate) same_scratch: bool,
     /// Whether there is a network card, on QEMU's own network.
     pub(crate) network: bool,
     /// Whether there are two empty disks in place of the image and the scratch disk.
@@ -97,7 +99,7 @@ impl Machine {
         Saved { machine: self }
     }
 
-    fn start(parts: &Parts, devices: &Devices, state: Option<&Path>) -> Machine {
+    fn start(parts: &Parts, devices: &Devices, before: Option<&Machine>) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("channel");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -128,15 +130,18 @@ impl Machine {
         }
         if let Some((disk_bytes, file_system_bytes)) = devices.scratch {
             let path = directory.path().join("scratch");
-            make_ext4(&path, disk_bytes, file_system_bytes);
+            match before.filter(|_| devices.same_scratch) {
+                Some(before) => drop(fs::copy(before.scratch(), &path).unwrap()),
+                None => make_ext4(&path, disk_bytes, file_system_bytes),
+            }
             qemu.args(disk(&path, SCRATCH, false));
         }
         if devices.network {
             qemu.args(["-netdev", "user,id=n", "-device"]);
             qemu.arg("virtio-net-device,netdev=n,mac=52:54:00:12:34:56");
         }
-        if let Some(state) = state {
-            qemu.arg("-incoming").arg(format!("exec:cat {}", state.display()));
+        if let Some(before) = before {
+            qemu.arg("-incoming").arg(format!("exec:cat {}", before.state().display()));
         }
         let qemu = qemu.stdin(Stdio::null()).spawn().unwrap();
         let (line, _) = listener.accept().unwrap();
@@ -289,7 +294,7 @@ fn archive(init: &[u8]) -> Vec<u8> {
 fn make_ext4(path: &Path, disk_bytes: u64, file_system_bytes: u64) {
     fs::File::create(path).unwrap().set_len(disk_bytes).unwrap();
     let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-b", "4096", "-O", "^has_journal"])
+        .args(["-q", "-F", "-b", "4096", "-O", "has_journal"])
         .arg(path)
         .arg((file_system_bytes / 4096).to_string())
         .status();
