@@ -20,7 +20,7 @@ use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 
 use crate::error::{Attempt as _, Error, Result};
-use crate::{kmsg, sys};
+use crate::{kmsg, stage, sys};
 
 /// Where every path of our own lies.
 pub(crate) const RUN: &str = "/run/hyper";
@@ -94,8 +94,9 @@ fn mount_basics() -> Result<()> {
         }
         mount(kind, target, kind, flags, options).attempt(|| format!("mount {target}"))?;
     }
-    for directory in ["", "/disks", "/etc", "/images", "/root", "/scratch"] {
-        let path = format!("{RUN}{directory}");
+    let stage = stage::NAMES.map(stage::path);
+    let own = ["", "/disks", "/etc", "/images", "/root", "/scratch", "/stage"];
+    for path in own.map(|directory| format!("{RUN}{directory}")).into_iter().chain(stage) {
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).attempt(|| format!("make {path}"))?;
     }
     Ok(())

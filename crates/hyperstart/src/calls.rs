@@ -7,13 +7,14 @@ use std::io::Read as _;
 use hc_proto::message::{Answer, Call, Identity, PodSetup, ProcessId, Request, Spawn, Stats};
 use hc_spec::{ContainerSpec, Id, Signal};
 
+use crate::cgroup::Cgroup;
 use crate::container::{Container, Phase, no_container};
 use crate::device_rules::DeviceRules;
 use crate::error::{Attempt as _, Error, Result};
 use crate::helper::Helper;
 use crate::init::{Init, kill_deadline};
 use crate::process::{Process, Surroundings};
-use crate::{list, setup};
+use crate::{list, setup, stage};
 
 /// The most that is read of `/proc/net/dev`.
 const NET_DEV_MAX: u64 = 64 * 1024;
@@ -68,6 +69,11 @@ impl Init {
             return Err(Error::invalid("the pod has containers"));
         }
         self.pod = None;
+        if self.next_group.is_none() {
+            let cgroup = self.new_group(false)?;
+            stage::mount(false, cgroup.path())?;
+            self.next_group = Some(cgroup);
+        }
         self.kept.park()
     }
 
@@ -97,20 +103,45 @@ impl Init {
             Entry::Occupied(_) => {
                 Err(Error::invalid(format!("container {} exists already", spec.id.short())))
             }
-            Entry::Vacant(place) => {
-                let rules = match &mut self.device_rules {
-                    _ if spec.privileged => None,
-                    // Loaded once: the kernel's verifier is most of what it costs.
-                    Some(rules) => Some(&*rules),
-                    none => {
-                        let rules = DeviceRules::load().attempt(|| "load device rules".into())?;
-                        Some(&*none.insert(rules))
-                    }
-                };
-                place.insert(Container::create(spec, rules)?);
+            Entry::Vacant(_) => {
+                let (cgroup, is_staged) = self.control_group(spec.privileged)?;
+                let created = Container::create(spec, cgroup, is_staged);
+                if is_staged {
+                    // The container has it now, or nobody.
+                    stage::unmount_all()?;
+                }
+                self.containers.insert(spec.id.clone(), created?);
                 Ok(())
             }
         }
+    }
+
+    /// The control group of a new container, and whether the stage is set for it.
+    fn control_group(&mut self, privileged: bool) -> Result<(Cgroup, bool)> {
+        match self.next_group.take() {
+            Some(cgroup) if !privileged => Ok((cgroup, true)),
+            unfit => {
+                if let Some(cgroup) = unfit {
+                    stage::unmount_all()?;
+                    cgroup.remove();
+                }
+                self.new_group(privileged).map(|cgroup| (cgroup, false))
+            }
+        }
+    }
+
+    fn new_group(&mut self, privileged: bool) -> Result<Cgroup> {
+        let cgroup = Cgroup::create(self.groups)?;
+        self.groups += 1;
+        if !privileged {
+            // Loaded once: the kernel's verifier is most of what it costs.
+            let rules = match &mut self.device_rules {
+                Some(rules) => rules,
+                none => none.insert(DeviceRules::load().attempt(|| "load device rules".into())?),
+            };
+            rules.restrict(&cgroup).attempt(|| "restrict devices".into())?;
+        }
+        Ok(cgroup)
     }
 
     fn spawn(&mut self, request: u64, call: &Spawn) -> Result<()> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use hc_proto::message::Stats;
-use hc_spec::{ContainerLimits, Id, Signal};
+use hc_spec::{ContainerLimits, Signal};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
 
@@ -35,24 +35,25 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the group of container `id` with its limits.
-    pub(crate) fn create(id: &Id, limits: &ContainerLimits) -> Result<Cgroup> {
-        let path = PathBuf::from(format!("{CGROUPS}/{id}"));
-        fs::create_dir(&path).attempt(|| format!("make control group {}", id.short()))?;
+    /// Makes a group without limits. They are numbered, since one may be made before it is known for
+    /// which container, and none can be renamed.
+    pub(crate) fn create(number: u64) -> Result<Cgroup> {
+        let path = PathBuf::from(format!("{CGROUPS}/{number}"));
+        fs::create_dir(&path).attempt(|| format!("make control group {number}"))?;
         let fd = rustix::fs::openat(
             CWD,
             &path,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .attempt(|| format!("open control group {}", id.short()))?;
-        let cgroup = Cgroup { path, fd };
+        .attempt(|| format!("open control group {number}"))?;
+        Ok(Cgroup { path, fd })
+    }
+
+    /// Sets the group's limits.
+    pub(crate) fn limit(&self, limits: &ContainerLimits) -> Result<()> {
         let files = limit_files(limits, most_pids());
-        let limited = files.iter().try_for_each(|(file, value)| cgroup.write(file, value));
-        if limited.is_err() {
-            cgroup.remove();
-        }
-        limited.map(|()| cgroup)
+        files.iter().try_for_each(|(file, value)| self.write(file, value))
     }
 
     /// The directory.

@@ -21,7 +21,6 @@ use rustix::process::{Pid, WaitOptions};
 
 use crate::boot::RUN;
 use crate::cgroup::Cgroup;
-use crate::device_rules::DeviceRules;
 use crate::error::{Attempt as _, Error, Result};
 use crate::sys::{self, Forked};
 use crate::{devices, rootfs};
@@ -54,18 +53,14 @@ pub(crate) enum Phase {
 }
 
 impl Container {
-    /// Makes the container's control group, with `rules` if its devices are restricted, and root.
-    /// Takes back what it made when it fails.
-    pub(crate) fn create(spec: &ContainerSpec, rules: Option<&DeviceRules>) -> Result<Container> {
-        let image = mount_image(&spec.rootfs)?;
-        let scratch = writable_layer(&spec.id)?;
-        let cgroup = Cgroup::create(&spec.id, &spec.limits)?;
-        let restricted = rules.map_or(Ok(()), |rules| rules.restrict(&cgroup));
-        let made = restricted.attempt(|| "restrict devices".into()).and_then(|()| {
-            let parts = rootfs::Parts { image: &image, scratch: &scratch, cgroup: cgroup.path() };
-            make_root(spec, &parts)
-        });
-        match made {
+    /// Makes the container's root and limits its control group, for which the stage may be set
+    /// already. Removes the group when it fails.
+    pub(crate) fn create(
+        spec: &ContainerSpec,
+        cgroup: Cgroup,
+        is_staged: bool,
+    ) -> Result<Container> {
+        match make(spec, &cgroup, is_staged) {
             Ok((namespace, terminals)) => {
                 let phase = Phase::Created;
                 Ok(Container { id: spec.id.clone(), cgroup, phase, namespace, terminals })
@@ -97,6 +92,14 @@ impl Container {
         let theirs = ioctl_tiocgptpeer(&ours, flags)?;
         Ok((ours, theirs))
     }
+}
+
+fn make(spec: &ContainerSpec, cgroup: &Cgroup, is_staged: bool) -> Result<(OwnedFd, OwnedFd)> {
+    cgroup.limit(&spec.limits)?;
+    let image = mount_image(&spec.rootfs)?;
+    let scratch = writable_layer(&spec.id)?;
+    let cgroup = cgroup.path();
+    make_root(spec, &rootfs::Parts { image: &image, scratch: &scratch, cgroup, is_staged })
 }
 
 /// Mounts the image on the disk with this serial, once for all containers that use it.

@@ -20,6 +20,7 @@ use hc_proto::{Attached, GuestMux, MuxEvent, SendError};
 use hc_spec::{Exit, Id};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
+use crate::cgroup::Cgroup;
 use crate::channel::Channel;
 use crate::container::{Container, Phase};
 use crate::device_rules::DeviceRules;
@@ -57,6 +58,10 @@ pub(crate) struct Init {
     gone: Vec<Container>,
     /// What came on streams that no process has been tied to yet.
     pub(crate) early: BTreeMap<StreamId, Early>,
+    /// The control group of the next container, for which the stage is set, as in a parked guest.
+    pub(crate) next_group: Option<Cgroup>,
+    /// How many groups there have been.
+    pub(crate) groups: u64,
     /// What restricts a container's devices; there once a container needed it.
     pub(crate) device_rules: Option<DeviceRules>,
     channel: Channel,
@@ -94,6 +99,8 @@ impl Init {
             shutdown: None,
             gone: Vec::new(),
             early: BTreeMap::new(),
+            next_group: None,
+            groups: 0,
             device_rules: None,
             channel,
             children,

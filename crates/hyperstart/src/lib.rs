@@ -41,6 +41,7 @@ mod program;
 mod root;
 mod rootfs;
 mod setup;
+mod stage;
 mod start;
 mod stdio;
 mod storage;

@@ -122,9 +122,12 @@ fn a_parked_guest_goes_on_with_a_copy_of_its_scratch_disk_or_with_another() {
     assert_eq!(early.kind, FailureKind::Invalid);
     assert_eq!(host.call(Call::SetUp(setup(&devices))), Ok(Answer::Done));
     let id = host.create(&container(1));
-    let script = "echo of the rehearsal >/file; dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null";
-    host.spawn(&id, true, Program::Exec(process(&["sh", "-c", script]))).unwrap();
+    let seen = "cut -d ' ' -f 5- /proc/self/mountinfo; stat -c '%n %a %t %T' /dev/*";
+    let script = format!("{seen}; dd if=/dev/zero of=/big bs=1M count=8 2>/dev/null; >/file");
+    let main = host.spawn(&id, true, Program::Exec(process(&["sh", "-c", &script]))).unwrap();
     assert_eq!(host.container_exit(&id), (Exit::Code(0), false));
+    let booted = host.read_text(main.stdout);
+    assert!(booted.contains("/dev/null 666 1 3"), "{booted}");
     assert_eq!(host.call(Call::Park), Ok(Answer::Done));
     let saved = host.save();
 
@@ -137,6 +140,8 @@ fn a_parked_guest_goes_on_with_a_copy_of_its_scratch_disk_or_with_another() {
             host.sh(&id, "ls /file /big 2>/dev/null; echo new >/file; cat /file").stdout,
             "new\n"
         );
+        // What was made ahead for it is what it would have been.
+        assert_eq!(host.sh(&id, seen).stdout, booted);
         assert_eq!(host.call(Call::Shutdown), Ok(Answer::Done));
         assert!(host.machine.ends());
         let check = Command::new("e2fsck").args(["-n", "-f"]).arg(host.machine.scratch()).output();
