@@ -394,9 +394,18 @@ async fn begin_container(
     scratch: Scratch,
 ) -> Result<()> {
     let identity = identity(pod, network)?;
-    guest.call(Call::SetUp(PodSetup { identity, scratch })).await?;
-    pod.reached("guest is set up");
-    guest.call(Call::CreateContainer(Box::new(pod.config.container.clone()))).await?;
+    let container = Box::new(pod.config.container.clone());
+    // The second goes out before the first is answered, so that the guest need not wait for it.
+    let (set_up, made) = tokio::join!(
+        async {
+            guest.call(Call::SetUp(PodSetup { identity, scratch })).await?;
+            pod.reached("guest is set up");
+            Ok::<_, Failure>(())
+        },
+        guest.call(Call::CreateContainer(container)),
+    );
+    set_up?;
+    made?;
     pod.reached("container is made");
     wait_for_order(pod).await?;
     set_clock(guest).await?;

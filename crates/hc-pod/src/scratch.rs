@@ -35,14 +35,14 @@ pub(crate) fn create_from(from: &File, disk: &Path) -> io::Result<bool> {
     make(disk, |file| copy_data(from, file))
 }
 
-fn make(disk: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<bool> {
+fn make(disk: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<bool> {
     if disk.exists() {
         return Ok(false);
     }
     let temporary = disk.with_extension("tmp");
     let file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    fill(&file)?;
+    write(&file)?;
     std::fs::rename(&temporary, disk)?;
     Ok(true)
 }

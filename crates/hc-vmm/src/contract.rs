@@ -217,10 +217,10 @@ impl Running {
             }
             String::from_utf8_lossy(&line).into_owned()
         };
-        match timeout(DEADLINE, read).await {
-            Ok(line) => line,
-            Err(_) => panic!("no line from the guest; the console says: {}", self.console().await),
-        }
+        let Ok(line) = timeout(DEADLINE, read).await else {
+            panic!("no line from the guest; the console says: {}", self.console().await)
+        };
+        line
     }
 
     /// Sends a request and gives back the guest's answer.

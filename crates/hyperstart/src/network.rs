@@ -92,10 +92,11 @@ fn set_up(network: &NetworkSpec) -> Result<Network> {
 }
 
 /// The link-local address that follows from an Ethernet address (RFC 4291, appendix A).
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
-    let [first, second] = [[a ^ 2, b], [c, 0xff]].map(u16::from_be_bytes);
-    let [third, last] = [[0xfe, d], [e, f]].map(u16::from_be_bytes);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, third, last)
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [first, second, third, fourth, fifth, last] = mac;
+    let universal = first ^ 2; // The bit that says so is turned round.
+    let bytes = [universal, second, third, 0xff, 0xfe, fourth, fifth, last];
+    Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(u64::from_be_bytes(bytes)))
 }
 
 /// Takes back what [`set_up`] did. With the interface go its routes and its neighbours.

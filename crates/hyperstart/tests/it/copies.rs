@@ -131,8 +131,8 @@ fn a_parked_guest_goes_on_with_a_copy_of_its_scratch_disk_or_with_another() {
     assert_eq!(host.call(Call::Park), Ok(Answer::Done));
     let saved = host.save();
 
-    for (same_scratch, pod) in [(true, &parked), (false, &setup(&devices))] {
-        let devices = Devices { same_scratch, scratch: devices.scratch, ..Devices::default() };
+    for (scratch_of, pod) in [(Some(saved.scratch()), &parked), (None, &setup(&devices))] {
+        let devices = Devices { scratch_of, scratch: devices.scratch, ..Devices::default() };
         let mut host = Host::meet(saved.wake(&devices), HostMux::new(SessionId(8)));
         assert_eq!(host.call(Call::SetUp(pod.clone())), Ok(Answer::Done));
         let id = host.sleeper(&container(1));

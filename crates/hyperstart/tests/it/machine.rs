@@ -40,11 +40,16 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
+    /// Where its scratch disk lies.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.machine.scratch()
+    }
+
     /// Has a copy go on from where the machine was, with devices of its own. As many of them as the
     /// machine had, and of the same kinds.
     pub(crate) fn wake(&self, devices: &Devices) -> Machine {
         let parts = PARTS.get().and_then(|parts| parts.as_ref().ok());
-        Machine::start(parts.expect("a machine was booted"), devices, Some(&self.machine))
+        Machine::start(parts.expect("a machine was booted"), devices, Some(&self.machine.state()))
     }
 }
 
@@ -63,8 +68,8 @@ pub(crate) struct Machine {
 pub(crate) struct Devices {
     /// Bytes of the scratch disk and of the file system on it; no disk if `None`.
     pub(crate) scratch: Option<(u64, u64)>,
-    /// Whether that of a copy is one too, of the disk that the machine had.
-    pub(crate) same_scratch: bool,
+    /// The disk that it is a copy of, if it is not new.
+    pub(crate) scratch_of: Option<PathBuf>,
     /// Whether there is a network card, on QEMU's own network.
     pub(crate) network: bool,
     /// Whether there are two empty disks in place of the image and the scratch disk.
@@ -99,7 +104,7 @@ impl Machine {
         Saved { machine: self }
     }
 
-    fn start(parts: &Parts, devices: &Devices, before: Option<&Machine>) -> Machine {
+    fn start(parts: &Parts, devices: &Devices, state: Option<&Path>) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("channel");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -130,8 +135,8 @@ impl Machine {
         }
         if let Some((disk_bytes, file_system_bytes)) = devices.scratch {
             let path = directory.path().join("scratch");
-            match before.filter(|_| devices.same_scratch) {
-                Some(before) => drop(fs::copy(before.scratch(), &path).unwrap()),
+            match &devices.scratch_of {
+                Some(disk) => drop(fs::copy(disk, &path).unwrap()),
                 None => make_ext4(&path, disk_bytes, file_system_bytes),
             }
             qemu.args(disk(&path, SCRATCH, false));
@@ -140,8 +145,8 @@ impl Machine {
             qemu.args(["-netdev", "user,id=n", "-device"]);
             qemu.arg("virtio-net-device,netdev=n,mac=52:54:00:12:34:56");
         }
-        if let Some(before) = before {
-            qemu.arg("-incoming").arg(format!("exec:cat {}", before.state().display()));
+        if let Some(state) = state {
+            qemu.arg("-incoming").arg(format!("exec:cat {}", state.display()));
         }
         let qemu = qemu.stdin(Stdio::null()).spawn().unwrap();
         let (line, _) = listener.accept().unwrap();
