@@ -204,7 +204,13 @@ impl Init {
                 kmsg::warn(&format!("the host broke the protocol: {error}"));
             }
             while let Some(event) = self.mux.next_event() {
+                let is_request = matches!(event, MuxEvent::Control(_));
                 self.take(event);
+                if is_request {
+                    // The host hears of it before the next, which may take long.
+                    self.send();
+                    self.channel.write(&mut self.mux)?;
+                }
             }
             self.send();
             self.channel.write(&mut self.mux)?;
