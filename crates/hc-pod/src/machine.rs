@@ -196,16 +196,24 @@ async fn from_waiting(pod: &Pod, Waiting { mut booted, disk }: Waiting) -> Resul
 /// The disks of a pod, in place of those of a rehearsal, and what the guest is to be told of the scratch
 /// disk: a new one is a copy of the one that the guest has `parked`.
 ///
-/// The guest goes on using them by what it knows of the others: their size is at least that of these.
+/// The guest takes their sizes for those of the others: an image may be smaller, while a scratch disk,
+/// whose file system is grown to its size, has to be as large.
 fn replacements(pod: &Pod, parked: &File) -> Result<(Vec<Disk>, Scratch)> {
     let is_new = scratch::create_from(parked, &pod.dir.scratch())
         .map_err(|error| Failure::io("cannot make the scratch disk", &error))?;
     let disks = disks(pod)?;
+    let len = |file: &File| {
+        file.metadata()
+            .map(|metadata| metadata.len())
+            .map_err(|error| Failure::io("cannot look at a disk", &error))
+    };
     for disk in &disks {
-        let len =
-            disk.file.metadata().map_err(|error| Failure::io("cannot look at a disk", &error))?;
-        if len.len() > ROOTFS_MAX {
-            let message = format!("disk {} is larger than that of a template", disk.id);
+        let fits = match disk.access {
+            Access::ReadOnly => len(&disk.file)? <= ROOTFS_MAX,
+            Access::Scratch | Access::Durable => len(&disk.file)? == len(parked)?,
+        };
+        if !fits {
+            let message = format!("disk {} has not the size of a template's", disk.id);
             return Err(Failure::new(hc_api::ErrorKind::Unsupported, message));
         }
     }

@@ -25,6 +25,7 @@ use crate::{stage, sys};
 
 /// Files shared by the containers of a pod, bind-mounted from `/run/hyper/etc`.
 const SHARED_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
 /// Where the parts of a container's root lie before it is made.
 pub(crate) struct Parts<'a> {
     /// The mounted image.

@@ -10,8 +10,8 @@ use hc_pod::ROOTFS_MAX;
 /// Bytes of a tar archive come in blocks of this many.
 const BLOCK: usize = 512;
 
-/// Makes the sparse file `out`, as large as any root file system, with `program` as `/program`. A kill at any instant leaves the old file, the
-/// new one, or none.
+/// Makes the sparse file `out`, as large as any root file system, with `program` as `/program`. A kill
+/// at any instant leaves the old file, the new one, or none.
 pub(crate) fn make(program: &Path, out: &Path) -> io::Result<()> {
     let mut bytes = Vec::new();
     File::open(program)?.read_to_end(&mut bytes)?;
